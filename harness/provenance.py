@@ -1,0 +1,102 @@
+"""Where a result comes from: commit, machine and package versions, without names or paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "pytest",
+    "flask",
+    "numpy",
+    "scipy",
+)
+_NAMED_FILES = 10
+
+
+class DirtyTreeError(RuntimeError):
+    """The working tree holds changes that no commit names."""
+
+
+def collect(root: Path) -> dict[str, object]:
+    """Describe the code, machine and packages of this run.
+
+    Args:
+        root: A folder of the working tree.
+
+    Returns:
+        JSON-ready values; `git_commit` and `git_dirty` are None outside git, a missing package's version
+        is None. Memory is in GiB. No host name, user name or path is included.
+    """
+    changed = changed_files(root)
+    return {
+        "git_commit": _git(root, "rev-parse", "--verify", "--quiet", "HEAD"),
+        "git_dirty": None if changed is None else bool(changed),
+        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python_version": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def changed_files(root: Path) -> list[str] | None:
+    """Return changed and untracked files of the working tree, or None outside git."""
+    status = _git(root, "status", "--porcelain", "--untracked-files=all")
+    return None if status is None else [line[2:].strip() for line in status.splitlines()]
+
+
+def require_clean(root: Path) -> None:
+    """Refuse a working tree whose state no commit names.
+
+    Raises:
+        DirtyTreeError: Files are changed or untracked, there is no commit, or `root` is outside git.
+    """
+    changed = changed_files(root)
+    if changed is None or _git(root, "rev-parse", "--verify", "--quiet", "HEAD") is None:
+        raise DirtyTreeError("there is no git commit to refer to: commit the code first")
+    if changed:
+        named = ", ".join(changed[:_NAMED_FILES])
+        more = f" and {len(changed) - _NAMED_FILES} more" if len(changed) > _NAMED_FILES else ""
+        raise DirtyTreeError(f"uncommitted changes: {named}{more}. Commit, stash or ignore them first")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # Without the option `git status` writes the index, which a read must not do.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return finished.stdout.rstrip("\n")
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

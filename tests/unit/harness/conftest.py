@@ -1,0 +1,100 @@
+"""Shared helpers: a miniature project whose thirteen criterion tests can be broken one at a time."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+# In-process inner runs forget what they import: numpy and matplotlib must outlive them.
+import matplotlib.backends.backend_svg  # noqa: F401
+import numpy  # noqa: F401
+import pytest
+
+import harness.figures
+import harness.plugin  # noqa: F401
+from harness.criteria import DOCUMENTED, Bound
+
+
+def passing_value(bound: Bound) -> bool | float:
+    """Return a value that meets the bound."""
+    if isinstance(bound.threshold, bool):
+        return bound.threshold
+    return bound.threshold + {"<": -1.0, ">": 1.0}.get(bound.comparison, 0.0)
+
+
+def passing_measures(criterion_id: str) -> dict[str, bool | float]:
+    """Return measurements that pass the criterion."""
+    return {bound.measure: passing_value(bound) for bound in DOCUMENTED[criterion_id].bounds}
+
+
+class Project:
+    """A generated project with one passing test per documented criterion."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.subjects: dict[str, dict[str, object]] = {"small": {"learned": True}}
+        self.bodies = {id_: f"measured.record(**{passing_measures(id_)!r})" for id_ in DOCUMENTED}
+        self.decorators: dict[str, str] = {}
+        self.arguments: dict[str, str] = {}
+        self.extra = ""
+        self.conftest = ""
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Write the project and run pytest in it, in this process."""
+        self.write()
+        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+
+    def write(self) -> None:
+        """Write the conftest and the criterion tests."""
+        marks = ", ".join(
+            f"pytest.param({name!r}, id={name!r}, marks=pytest.mark.subject(name={name!r}, **{settings!r}))"
+            for name, settings in self.subjects.items()
+        )
+        self.pytester.makeconftest(
+            'import pytest\npytest_plugins = ["harness.plugin"]\n'
+            "def pytest_generate_tests(metafunc):\n"
+            "    if 'target' in metafunc.fixturenames:\n"
+            f"        metafunc.parametrize('target', [{marks}])\n" + textwrap.dedent(self.conftest)
+        )
+        tests = ["import pytest"]
+        for id_, body in self.bodies.items():
+            tests.append(self.decorators.get(id_, ""))
+            tests.append(f"@pytest.mark.criterion({id_!r})")
+            tests.append(f"def test_{id_.replace('.', '_')}(measured, target{self.arguments.get(id_, '')}):")
+            tests.append(textwrap.indent(textwrap.dedent(body), "    "))
+        self.pytester.path.joinpath("tests").mkdir(exist_ok=True)
+        source = "\n".join(tests) + "\n" + textwrap.dedent(self.extra)
+        self.pytester.path.joinpath("tests", "test_gate.py").write_text(source, encoding="utf-8")
+
+    @property
+    def results(self) -> Path:
+        """The default results folder."""
+        return self.pytester.path / "acceptance-results"
+
+    def document(self) -> Any:
+        """Read the result document."""
+        return json.loads((self.results / "acceptance.json").read_text(encoding="utf-8"))
+
+    def criterion(self, criterion_id: str, subject: str = "small") -> Any:
+        """Read one criterion's entry."""
+        [chosen] = [entry for entry in self.document()["subjects"] if entry["name"] == subject]
+        [entry] = [entry for entry in chosen["criteria"] if entry["id"] == criterion_id]
+        return entry
+
+    def outcomes(self, subject: str = "small") -> dict[str, str]:
+        """Read every criterion's outcome."""
+        return {id_: self.criterion(id_, subject)["outcome"] for id_ in DOCUMENTED}
+
+
+@pytest.fixture
+def passing() -> dict[str, dict[str, bool | float]]:
+    """Measurements that pass, by criterion."""
+    return {id_: passing_measures(id_) for id_ in DOCUMENTED}
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    """A passing project; tests break it before running it."""
+    return Project(pytester)
