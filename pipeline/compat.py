@@ -1,0 +1,40 @@
+"""Every difference between the two supported dependency sets, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import transformers
+from packaging.version import Version
+
+TRANSFORMERS_5 = Version(transformers.__version__) >= Version("5.0")
+
+
+def dtype_argument(dtype: torch.dtype) -> dict[str, Any]:
+    """``from_pretrained``'s dtype keyword (``torch_dtype`` before transformers 4.56)."""
+    return {"dtype": dtype} if TRANSFORMERS_5 else {"torch_dtype": dtype}
+
+
+def gguf_arguments() -> dict[str, Any]:
+    """What makes a GGUF file load as float32 (transformers 4.54 always does)."""
+    if not TRANSFORMERS_5:
+        return {}
+    return {"quantization_config": transformers.GgufConfig(dequantize=True)}
+
+
+def warmup_arguments(ratio: float) -> dict[str, Any]:
+    """The warm-up share (transformers 5 reads a float ``warmup_steps`` below 1 as a share)."""
+    return {"warmup_steps": ratio} if TRANSFORMERS_5 else {"warmup_ratio": ratio}
+
+
+def cpu_compute_dtype() -> Literal["bfloat16", "float32"]:
+    """bfloat16 where this CPU multiplies it natively; elsewhere it is a hundred times slower than float32."""
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
+    """Gradient checkpointing without re-entrance, which would leave LoRA untrained without an input hook."""
+    fields = transformers.TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+    return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}

@@ -1,0 +1,290 @@
+"""Every setting of the pipeline: the golden configuration, the lean preset and the targets.
+
+Each field carries its unit and where its value comes from. "golden" as a source means the documented golden
+configuration; changing such a default changes what the acceptance means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pipeline.errors import PipelineError
+
+GOLDEN_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "CUDA_VISIBLE_DEVICES": "0",
+        "ACCELERATE_USE_DEEPSPEED": "0",
+        "ACCELERATE_USE_FSDP": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+)
+"""Environment variables of the golden document; the commands set them before torch is imported."""
+
+GIB = 1024**3
+
+
+class Style(StrEnum):
+    """How long an answer should be."""
+
+    TERSE = "terse"
+    VERBOSE = "verbose"
+
+    @property
+    def token(self) -> str:
+        """The special token that asks for this style."""
+        return f"<STYLE_{self.name}>"
+
+    @property
+    def description(self) -> str:
+        """Words whose embeddings start the token's row (the mean of them); chosen by the project."""
+        return {
+            Style.TERSE: " brief short concise terse quick summary one sentence",
+            Style.VERBOSE: " detailed long thorough verbose elaborate explanation full paragraph",
+        }[self]
+
+
+def setting(default: Any, *, unit: str, source: str) -> Any:
+    """A dataclass field with its unit and the source of its default."""
+    return field(default=default, metadata={"unit": unit, "source": source})
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationConfig:
+    """How the base model is loaded."""
+
+    load_in_4bit: bool = setting(True, unit="flag", source="golden")
+    quant_type: str = setting("nf4", unit="name", source="golden")
+    double_quant: bool = setting(True, unit="flag", source="golden")
+    compute_dtype: Literal["bfloat16", "float32"] = setting(
+        "bfloat16", unit="dtype", source="golden; float32 on a CPU that has no bfloat16 arithmetic"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What is trained."""
+
+    rank: int = setting(16, unit="dimensions", source="golden")
+    alpha: int = setting(32, unit="scale numerator", source="golden")
+    dropout: float = setting(0.05, unit="probability", source="golden")
+    bias: Literal["none"] = setting("none", unit="name", source="golden")
+    target_modules: tuple[str, ...] = setting(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        unit="module names",
+        source="golden",
+    )
+    modules_to_save: tuple[str, ...] = setting(("embed_tokens", "lm_head"), unit="module names", source="golden")
+
+    @property
+    def trains_style_rows_only(self) -> bool:
+        """Whether the two style tokens' embedding rows are trained instead of whole embeddings and head."""
+        return not self.modules_to_save
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How it is trained."""
+
+    micro_batch_size: int = setting(1, unit="examples", source="golden")
+    accumulation_steps: int = setting(16, unit="micro-batches", source="golden")
+    learning_rate: float = setting(2e-4, unit="1/step", source="golden")
+    lr_scheduler: str = setting("cosine", unit="name", source="golden")
+    warmup_ratio: float = setting(0.03, unit="share of steps", source="golden")
+    epochs: int = setting(1, unit="passes", source="golden")
+    bf16: bool = setting(True, unit="flag", source="golden; follows compute_dtype")
+    gradient_checkpointing: bool = setting(True, unit="flag", source="golden")
+    optimizer: str = setting("adamw_torch", unit="name", source="golden")
+    logging_steps: int = setting(25, unit="optimizer steps", source="golden")
+    save_steps: int = setting(500, unit="optimizer steps", source="golden")
+    save_total_limit: int = setting(2, unit="checkpoints", source="golden")
+    completion_only_loss: bool = setting(True, unit="flag", source="golden")
+    packing: bool = setting(False, unit="flag", source="golden")
+    loader_workers: int = setting(2, unit="processes", source="golden")
+    pin_memory: bool = setting(False, unit="flag", source="golden")
+    upcast_embeddings: bool = setting(True, unit="flag", source="what golden's k-bit preparation does")
+    stratify_windows: bool = setting(
+        False, unit="flag", source="project; both styles in every step, sorted by length for less padding"
+    )
+    max_sequence_tokens: int = setting(2048, unit="tokens", source="project; longer examples are refused")
+    max_examples: int | None = setting(None, unit="examples", source="project; None trains on the whole file")
+    seed: int = setting(42, unit="seed", source="project")
+
+    def __post_init__(self) -> None:
+        """Refuse what the pipeline does not do.
+
+        Raises:
+            PipelineError: Packing or a loss over prompts was asked for, or a count is not positive.
+        """
+        if self.packing or not self.completion_only_loss:
+            raise PipelineError("packing=False and completion_only_loss=True are the only supported values.")
+        for name in ("micro_batch_size", "accumulation_steps", "epochs", "logging_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise PipelineError(f"{name} must be at least 1, not {getattr(self, name)}.")
+
+    @property
+    def window_examples(self) -> int:
+        """Examples behind one optimizer step."""
+        return self.micro_batch_size * self.accumulation_steps
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """Decoding limits of one style; ``top_k=0`` because ``generate()`` would add 50 unasked."""
+
+    temperature: float = setting(0.0, unit="1; 0 is greedy", source="golden")
+    top_p: float = setting(1.0, unit="probability", source="golden")
+    min_new_tokens: int = setting(0, unit="tokens", source="golden")
+    max_new_tokens: int = setting(256, unit="tokens", source="golden")
+    top_k: int = setting(0, unit="tokens; 0 is off", source="project")
+
+
+GENERATION_PRESETS: Mapping[Style, GenerationConfig] = MappingProxyType(
+    {
+        Style.TERSE: GenerationConfig(temperature=0.1, top_p=0.95, max_new_tokens=32),
+        Style.VERBOSE: GenerationConfig(temperature=0.7, top_p=0.9, min_new_tokens=64, max_new_tokens=256),
+    }
+)
+UNCONSTRAINED = GenerationConfig(max_new_tokens=256)
+"""Greedy, with a cap so high that the length is the model's own doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One complete configuration of loading and training."""
+
+    name: str
+    quantization: QuantizationConfig
+    adapter: AdapterConfig
+    training: TrainingConfig
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "golden": Preset("golden", QuantizationConfig(), AdapterConfig(), TrainingConfig()),
+        "lean": Preset(
+            "lean",
+            QuantizationConfig(),
+            AdapterConfig(dropout=0.0, modules_to_save=()),
+            TrainingConfig(
+                micro_batch_size=4,
+                accumulation_steps=4,
+                save_steps=25,
+                loader_workers=0,
+                upcast_embeddings=False,
+                stratify_windows=True,
+            ),
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A base model that the pipeline can run on.
+
+    Attributes:
+        name: Its name on the command line.
+        device: Where it runs unless the user says otherwise.
+        weights: ``local`` (a folder of the user's), ``gguf`` (the embedded model) or ``random``.
+        template: Chat template in ``assets/templates``, set where the tokenizer has none.
+        learned: Whether the weights are real, so that style and quality can be judged.
+        peak_memory_limit_gib: Bound of the memory criterion in GiB; documented 12 for the GPU, the project's own for
+            the CPU (an 8 GB laptop that keeps 2 GiB for itself).
+        lean: What the lean preset changes in training for this target.
+    """
+
+    name: str
+    device: Literal["cuda", "cpu"]
+    weights: Literal["local", "gguf", "random"]
+    template: Literal["mistral", "chatml"]
+    learned: bool
+    peak_memory_limit_gib: float
+    lean: Mapping[str, Any] = field(default_factory=dict)
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        target.name: target
+        for target in (
+            Target("mistral-7b-v0.3", "cuda", "local", "mistral", True, 12.0),
+            Target("mistral-7b-v0.3-synthetic", "cuda", "random", "mistral", False, 12.0),
+            Target(
+                "smollm2-135m",
+                "cpu",
+                "gguf",
+                "chatml",
+                True,
+                6.0,
+                lean={
+                    "micro_batch_size": 2,
+                    "accumulation_steps": 2,
+                    "learning_rate": 1e-3,
+                    "max_examples": 240,
+                    "save_steps": 20,
+                    "gradient_checkpointing": False,
+                },
+            ),
+            Target(
+                "tiny-mistral",
+                "cpu",
+                "random",
+                "mistral",
+                False,
+                6.0,
+                lean={"learning_rate": 1e-3, "max_examples": 48, "save_steps": 2, "gradient_checkpointing": False},
+            ),
+        )
+    }
+)
+DEFAULT_BASE_MODEL = "/home/ubuntu/mistral-7b-v0.3"
+"""Where the golden document keeps Mistral's weights; ``--base-model`` and ``VERBOSITY_BASE_MODEL`` override it."""
+
+
+def get_target(name: str) -> Target:
+    """Look a target up.
+
+    Raises:
+        PipelineError: There is none of that name.
+    """
+    try:
+        return TARGETS[name]
+    except KeyError:
+        raise PipelineError(f"unknown target {name!r}; choose one of: {', '.join(TARGETS)}.") from None
+
+
+def resolve_preset(name: str, target: Target, **overrides: Any) -> Preset:
+    """The preset as it will run on a target: golden to the letter, lean with the target's adjustments.
+
+    Args:
+        name: ``golden`` or ``lean``.
+        target: The base model.
+        **overrides: Training fields that the user set; ``None`` leaves a field alone.
+
+    Raises:
+        PipelineError: Unknown preset.
+    """
+    if name not in PRESETS:
+        raise PipelineError(f"unknown preset {name!r}; choose one of: {', '.join(PRESETS)}.")
+    preset = PRESETS[name]
+    changes = dict(target.lean) if name == "lean" else {}
+    changes.update({key: value for key, value in overrides.items() if value is not None})
+    return dataclasses.replace(preset, training=dataclasses.replace(preset.training, **changes))
+
+
+def with_compute_dtype(preset: Preset, dtype: Literal["bfloat16", "float32"]) -> Preset:
+    """The preset with the arithmetic that the hardware really has."""
+    return dataclasses.replace(
+        preset,
+        quantization=dataclasses.replace(preset.quantization, compute_dtype=dtype),
+        training=dataclasses.replace(preset.training, bf16=dtype == "bfloat16"),
+    )

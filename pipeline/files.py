@@ -1,0 +1,78 @@
+"""Writing files so that a reader never sees half of one, and naming their contents by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+ASSETS = Path(str(resources.files("pipeline"))) / "assets"
+TRAINING_DATA = ASSETS / "verbosity_pairs_334_nosys_mixed.jsonl"
+HELD_OUT_QUESTIONS = ASSETS / "heldout_questions.jsonl"
+
+
+def cache_folder() -> Path:
+    """Where prepared weights are kept: ``VERBOSITY_CACHE`` or ``~/.cache/verbosity``."""
+    return Path(os.environ.get("VERBOSITY_CACHE") or Path.home() / ".cache" / "verbosity")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to a temporary name beside ``path`` and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextmanager
+def building_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``final`` that replaces it if the block succeeds and vanishes if not."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256_of(*paths: Path) -> str:
+    """SHA-256 over the names and contents of files, in the order given.
+
+    Raises:
+        PipelineError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        try:
+            with path.open("rb") as handle:
+                while chunk := handle.read(1 << 22):
+                    digest.update(chunk)
+        except OSError as error:
+            raise PipelineError(f"{path}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the safetensors files of a model or adapter folder.
+
+    Raises:
+        PipelineError: The folder holds none; other weight formats can run code when loaded and are refused.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise PipelineError(f"{folder}: no *.safetensors file found; convert the weights to safetensors.")
+    return sha256_of(*files)

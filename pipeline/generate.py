@@ -1,0 +1,140 @@
+"""Answering prompts in a style: the documented presets, one prompt at a time or many at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig as HFGenerationConfig
+
+from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
+from pipeline.data import inject_token, prompt_ids
+from pipeline.errors import PipelineError
+
+FinishReason = Literal["eos", "length", "time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        text: The answer without special tokens.
+        token_ids: Ids of the answer, its EOS left out.
+        finish_reason: ``eos`` (ended by itself), ``length`` (cut by the cap) or ``time`` (cut by the time limit).
+        latency_s: Seconds from the call to the whole answer; for a batch, of the whole batch.
+        style: The style asked for; None when no token was put in front.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    latency_s: float
+    style: Style | None
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of the answer, its EOS left out."""
+        return len(self.token_ids)
+
+
+def styled_prompt_ids(tokenizer: Any, prompt: str, style: Style | None) -> list[int]:
+    """Token ids of a user's prompt with the style's token in front.
+
+    Raises:
+        PipelineError: The prompt holds a style token itself; it would contradict the style asked for.
+    """
+    for known in Style:
+        if known.token in prompt:
+            raise PipelineError(f"the prompt contains {known.token}; leave it out and name the style instead.")
+    return prompt_ids(tokenizer, prompt if style is None else inject_token(prompt, style))
+
+
+def generate_with_style(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    style: Style,
+    *,
+    config: GenerationConfig | None = None,
+    max_time_s: float | None = None,
+) -> Generation:
+    """Answer one prompt.
+
+    Args:
+        model: A trained model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        prompt: The user's words.
+        style: How long the answer should be.
+        config: Decoding limits; the style's documented preset when None.
+        max_time_s: Seconds after which the answer is cut.
+
+    Raises:
+        PipelineError: The prompt holds a style token.
+    """
+    chosen = config or GENERATION_PRESETS[style]
+    return generate_batch(model, tokenizer, [(prompt, style)], chosen, max_time_s=max_time_s)[0]
+
+
+def generate_batch(
+    model: Any,
+    tokenizer: Any,
+    requests: Sequence[tuple[str, Style | None]],
+    config: GenerationConfig,
+    *,
+    max_time_s: float | None = None,
+) -> list[Generation]:
+    """Answer several prompts at once with one set of limits; prompts are padded on the left.
+
+    Raises:
+        PipelineError: A prompt holds a style token.
+    """
+    started = time.perf_counter()
+    rows = [styled_prompt_ids(tokenizer, prompt, style) for prompt, style in requests]
+    longest = max(map(len, rows))
+    input_ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(row)) + row for row in rows])
+    attention_mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=input_ids.to(model.device),
+            attention_mask=attention_mask.to(model.device),
+            generation_config=_decoding(config, tokenizer, max_time_s),
+        )
+    answers = output[:, longest:].tolist()
+    latency_s = time.perf_counter() - started
+    return [
+        _finish(answer, tokenizer, config, latency_s, style)
+        for answer, (_, style) in zip(answers, requests, strict=True)
+    ]
+
+
+def _decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None) -> HFGenerationConfig:
+    sampling = (
+        {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
+        if config.temperature > 0
+        else {"do_sample": False}
+    )
+    return HFGenerationConfig(
+        **sampling,
+        min_new_tokens=config.min_new_tokens,
+        max_new_tokens=config.max_new_tokens,
+        max_time=max_time_s,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+
+
+def _finish(
+    answer: list[int], tokenizer: Any, config: GenerationConfig, latency_s: float, style: Style | None
+) -> Generation:
+    reason: FinishReason
+    if tokenizer.eos_token_id in answer:
+        answer, reason = answer[: answer.index(tokenizer.eos_token_id)], "eos"
+    else:
+        reason = "length" if len(answer) >= config.max_new_tokens else "time"
+    text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+    return Generation(text, tuple(answer), reason, latency_s, style)

@@ -1,0 +1,299 @@
+"""Loading the tokenizer and the 4-bit base model, teaching it the style tokens, attaching and saving the adapter."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from torch import nn
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import GenerationConfig as HFGenerationConfig
+
+from pipeline.compat import cpu_compute_dtype, dtype_argument
+from pipeline.config import (
+    PRESETS,
+    AdapterConfig,
+    Preset,
+    QuantizationConfig,
+    Style,
+    Target,
+    get_target,
+    with_compute_dtype,
+)
+from pipeline.errors import PipelineError
+from pipeline.files import building_folder, weights_digest
+from pipeline.runs import RunFolder
+from pipeline.targets import base_model_folder, chat_template
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationCensus:
+    """What the loader really did to the decoder's linear layers."""
+
+    is_loaded_in_4bit: bool
+    linear_count: int
+    nf4_double_quant_count: int
+    bits_per_parameter: float
+
+
+def hardware_preset(preset: Preset, device: str) -> Preset:
+    """The preset with the arithmetic that ``device`` really has.
+
+    Raises:
+        PipelineError: ``cuda`` was asked for and there is none; the run would silently be another one.
+    """
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise PipelineError("no CUDA device found; choose a CPU target or run on a machine with a GPU.")
+        return preset
+    return with_compute_dtype(preset, cpu_compute_dtype())
+
+
+def load_tokenizer(folder: Path, target: Target) -> Any:
+    """The tokenizer with a chat template, a pad token and the two style tokens.
+
+    Raises:
+        PipelineError: The folder holds no tokenizer, or a style token splits into several ids.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{folder}: no usable tokenizer ({error}); put the model's tokenizer files there."
+        ) from error
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = chat_template(target)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.add_tokens(
+        [AddedToken(style.token, special=True, normalized=False) for style in Style], special_tokens=True
+    )
+    for style in Style:
+        if tokenizer(style.token, add_special_tokens=False)["input_ids"] != [
+            tokenizer.convert_tokens_to_ids(style.token)
+        ]:
+            raise PipelineError(
+                f"{folder}: the tokenizer splits {style.token}; use a tokenizer that keeps added tokens whole."
+            )
+    return tokenizer
+
+
+def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:
+    """The base model in 4-bit on one device, style tokens not yet added.
+
+    Raises:
+        PipelineError: The folder holds no loadable safetensors weights.
+    """
+    dtype = getattr(torch, quantization.compute_dtype)
+    place = 0 if device == "cuda" else "cpu"
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.quant_type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            # transformers 5 quantises even under a config that says load_in_4bit=False.
+            quantization_config=four_bit if quantization.load_in_4bit else None,
+            device_map={"": place},
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **dtype_argument(dtype),
+        )
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{folder}: the base model cannot be loaded ({error}).") from error
+    # The checkpoint's own decoding defaults would fill whatever a preset leaves unset.
+    model.generation_config = HFGenerationConfig(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.eos_token_id,
+    )
+    return model
+
+
+def add_style_rows(model: Any, tokenizer: Any) -> None:
+    """Grow the embeddings by the style tokens, each row starting from the mean of words that describe it.
+
+    transformers starts new rows almost identical to each other, which made the styles hard to tell apart.
+    """
+    if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    # A tied head stays tied to the base's rows but not to the trained ones: style tokens stand only in prompts, which
+    # carry no loss, and a trained head would cost a gradient as large as the vocabulary in every micro-batch.
+    model.config.tie_word_embeddings = False
+    matrices = {id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for style in Style:
+            row = tokenizer.convert_tokens_to_ids(style.token)
+            words = tokenizer(style.description, add_special_tokens=False)["input_ids"]
+            for weight in matrices.values():
+                weight[row] = weight[words].float().mean(dim=0).to(weight.dtype)
+
+
+def style_token_ids(tokenizer: Any) -> list[int]:
+    """Ids of the two style tokens, in the order of ``Style``."""
+    return [tokenizer.convert_tokens_to_ids(style.token) for style in Style]
+
+
+def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
+    """Wrap a base model, its style rows added, with a fresh trainable adapter."""
+    adapter, training = preset.adapter, preset.training
+    if training.upcast_embeddings:
+        # Checkpointing is switched on by the trainer alone, so that there is one place for it.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    else:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+    return get_peft_model(model, lora_config(adapter, style_token_ids(tokenizer)))
+
+
+def lora_config(adapter: AdapterConfig, style_ids: list[int]) -> LoraConfig:
+    """The PEFT configuration; style rows go through ``embed_tokens`` only, since prompts carry no loss."""
+    trained = (
+        {"trainable_token_indices": {"embed_tokens": style_ids}}
+        if adapter.trains_style_rows_only
+        else {"modules_to_save": list(adapter.modules_to_save)}
+    )
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        bias=adapter.bias,
+        target_modules=list(adapter.target_modules),
+        task_type=TaskType.CAUSAL_LM,
+        **trained,
+    )
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter as safetensors, all or nothing; whole embeddings only if they were trained.
+
+    PEFT's automatic choice stores embeddings and head whenever the vocabulary grew, a thousand times the two rows.
+    """
+    whole = bool(model.peft_config["default"].modules_to_save)
+    with building_folder(folder) as temporary:
+        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=whole)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A run's model, ready to answer.
+
+    Attributes:
+        model: Base and adapter in evaluation mode.
+        tokenizer: Its tokenizer with the style tokens.
+        target: The base it stands on.
+        adapter_sha256: Digest of the adapter's weights.
+        census: How the base was loaded, counted before the model was made ready for inference.
+    """
+
+    model: Any
+    tokenizer: Any
+    target: Target
+    adapter_sha256: str
+    census: QuantizationCensus
+
+
+def load_trained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> TrainedModel:
+    """Load what a run trained: the 4-bit base with its adapter.
+
+    Args:
+        run: A completed run.
+        device: ``cpu`` or ``cuda``; the run's own when None.
+        base_model: Folder of the base weights, for targets whose weights the user keeps.
+
+    Raises:
+        PipelineError: The run is not complete, or its adapter is missing, changed, damaged or made for another base.
+    """
+    record = run.read_record()
+    if record["status"] != "completed":
+        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; train it to its end first.")
+    target, device = get_target(record["target"]), device or record["device"]
+    if not (run.adapter / "adapter_config.json").is_file():
+        raise PipelineError(f"{run.adapter}: holds no adapter; train again in another folder.")
+    adapter_sha256 = weights_digest(run.adapter)
+    if adapter_sha256 != record["adapter"]["sha256"]:
+        raise PipelineError(f"{run.adapter}: not the adapter that this run trained; restore it or train again.")
+    base_folder = base_model_folder(target, base_model)
+    quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
+    tokenizer = load_tokenizer(base_folder, target)
+    base = load_base(base_folder, quantization, device)
+    census = quantization_census(base)
+    adapted = for_inference(apply_adapter(base, tokenizer, run.adapter))
+    return TrainedModel(adapted, tokenizer, target, adapter_sha256, census)
+
+
+def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path) -> PeftModel:
+    """Put a saved adapter on a base model, in evaluation mode.
+
+    Raises:
+        PipelineError: The adapter is damaged or made for another base.
+    """
+    add_style_rows(base, tokenizer)
+    try:
+        return PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
+    except Exception as error:  # safetensors and PEFT raise many kinds; each means the same to the user
+        raise PipelineError(f"{adapter_folder}: the adapter cannot be loaded ({error}); train it again.") from error
+
+
+def quantization_census(model: Any) -> QuantizationCensus:
+    """Count the decoder's linear layers that really are NF4 with nested (double) quantisation."""
+    import bitsandbytes as bnb
+
+    head = model.get_output_embeddings()
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    quantized = [module for module in linears if isinstance(module, bnb.nn.Linear4bit)]
+    states = [state for module in quantized if (state := module.weight.quant_state) is not None]
+    parameters = sum(state.shape.numel() for state in states) + sum(
+        module.weight.numel() for module in linears if module not in quantized
+    )
+    size_bytes = sum(module.weight.nbytes for module in linears) + sum(_absmax_bytes(state) for state in states)
+    return QuantizationCensus(
+        is_loaded_in_4bit=bool(getattr(model, "is_loaded_in_4bit", False)),
+        linear_count=len(linears),
+        nf4_double_quant_count=sum(state.quant_type == "nf4" and state.nested for state in states),
+        bits_per_parameter=8 * size_bytes / parameters,
+    )
+
+
+def _absmax_bytes(state: Any) -> int:
+    nested = state.state2.absmax.nbytes if state.nested else 0
+    return int(state.absmax.nbytes + nested)
+
+
+def for_inference(model: PeftModel) -> Any:
+    """The form of a trained model that generates fastest without changing what it learnt.
+
+    Where 4-bit kernels are fast the adapter stays unmerged. A CPU without bfloat16 arithmetic unpacks every weight for
+    every token, so there the NF4 values are unpacked once and the adapter is added to them in float32; merging into
+    4-bit weights would round the adapter away.
+    """
+    base = model.get_base_model()
+    if next(base.parameters()).device.type != "cpu" or cpu_compute_dtype() == "bfloat16":
+        return model
+    from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
+
+    for name, module in list(base.named_modules()):
+        if isinstance(module, LoraLinear4bit):
+            parent, _, child = name.rpartition(".")
+            setattr(base.get_submodule(parent), child, _merged_linear(module))
+    return model
+
+
+def _merged_linear(module: Any) -> nn.Linear:
+    from bitsandbytes.functional import dequantize_4bit
+
+    packed = module.get_base_layer().weight
+    weight = dequantize_4bit(packed.data, packed.quant_state).float() + module.get_delta_weight("default").float()
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float32)
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    return linear

@@ -1,0 +1,94 @@
+"""What tests of several folders share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.config import TARGETS, Style, resolve_preset
+from pipeline.files import TRAINING_DATA
+from pipeline.generate import Generation
+from pipeline.runs import RunFolder
+from pipeline.train import TrainingRequest
+
+ANNOUNCEMENT = "listening on "
+TINY = TARGETS["tiny-mistral"]
+
+
+def tiny_request(output: Path, preset: str = "lean", **overrides: Any) -> TrainingRequest:
+    """A run on the tiny target over the first few shipped examples."""
+    resolved = resolve_preset(preset, TINY, **{"max_examples": 16, **overrides})
+    return TrainingRequest(TINY, resolved, TRAINING_DATA, output, "cpu")
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """A training process that ended, well or badly."""
+
+    run: RunFolder
+    exit_status: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to the held-out questions: unconstrained (greedy, high cap) and under the documented presets."""
+
+    unconstrained: dict[Style, list[Generation]]
+    presets: dict[Style, list[Generation]]
+
+
+@dataclass
+class ServerProcess:
+    """``verbosity serve`` on a free port.
+
+    Attributes:
+        arguments: Arguments after ``serve --port 0``.
+        log_file: Where the server's standard error goes.
+        start_limit_s: Seconds after which a server that says nothing is killed.
+    """
+
+    arguments: list[str]
+    log_file: Path
+    start_limit_s: float = 120.0
+    url: str | None = None
+    startup_s: float = float("nan")
+
+    def __enter__(self) -> Self:
+        started = time.perf_counter()
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.cli", "serve", "--port", "0", *self.arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        watchdog = threading.Timer(self.start_limit_s, self.process.kill)
+        watchdog.start()
+        assert self.process.stdout is not None
+        for line in self.process.stdout:  # ends when the server announces itself, exits or is killed
+            if line.startswith(ANNOUNCEMENT):
+                self.url = line.removeprefix(ANNOUNCEMENT).strip()
+                self.startup_s = time.perf_counter() - started
+                break
+        watchdog.cancel()
+        return self
+
+    def stop(self) -> int:
+        """Ask the server to end and return its exit status."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()

@@ -1,0 +1,80 @@
+"""The tokenizer facts of both model families, Mistral's against ``mistral_common`` as the independent reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+from pipeline.config import TARGETS, Style
+from pipeline.data import Example, encode, prompt_ids, read_examples
+from pipeline.files import TRAINING_DATA
+from pipeline.model import load_tokenizer
+from pipeline.targets import base_model_folder, write_mistral_tokenizer
+
+EMBEDDED = TARGETS["smollm2-135m"]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    return MistralTokenizer.v3()
+
+
+@pytest.fixture(scope="module")
+def embedded_tokenizer() -> Any:
+    return load_tokenizer(base_model_folder(EMBEDDED), EMBEDDED)
+
+
+def test_the_documented_prompt_has_the_documented_ids(tiny_tokenizer: Any) -> None:
+    assert prompt_ids(tiny_tokenizer, "What is rate limiting?") == [1, 3, 2592, 1117, 5106, 28699, 29572, 4]
+
+
+def test_shipped_prompts_and_answers_have_the_reference_ids(tiny_tokenizer: Any, reference: Any) -> None:
+    for example in read_examples(TRAINING_DATA)[:40]:
+        words = example.prompt.partition("\n")[2]
+        request = ChatCompletionRequest(messages=[UserMessage(content=words)])
+        expected = reference.encode_chat_completion(request).tokens
+        assert prompt_ids(tiny_tokenizer, words) == expected
+        whole = encode(tiny_tokenizer, Example(example.style, words, example.completion, "x:1"), 2048).input_ids
+        answer = reference.instruct_tokenizer.encode_assistant_message(
+            AssistantMessage(content=example.completion), is_before_last_user_message=False
+        )
+        assert list(whole) == expected + answer
+
+
+def test_mistral_prompts_start_with_exactly_one_bos(tiny_tokenizer: Any) -> None:
+    ids = prompt_ids(tiny_tokenizer, "<STYLE_TERSE>\nHi")
+    assert ids.count(tiny_tokenizer.bos_token_id) == 1
+    assert ids[0] == tiny_tokenizer.bos_token_id
+
+
+def test_a_tokenizer_without_a_template_gets_the_official_one(tmp_path: Path) -> None:
+    target = TARGETS["mistral-7b-v0.3"]
+    write_mistral_tokenizer(tmp_path, template="")
+    settings = (tmp_path / "tokenizer_config.json").read_text().replace('"chat_template": "",', "")
+    (tmp_path / "tokenizer_config.json").write_text(settings)
+    (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
+    ids = prompt_ids(load_tokenizer(tmp_path, target), "What is rate limiting?")
+    assert ids == [1, 3, 2592, 1117, 5106, 28699, 29572, 4]
+
+
+def test_style_tokens_are_single_new_ids(tiny_tokenizer: Any, embedded_tokenizer: Any) -> None:
+    for tokenizer, size in ((tiny_tokenizer, 32768), (embedded_tokenizer, 49152)):
+        ids = [tokenizer(style.token, add_special_tokens=False)["input_ids"] for style in Style]
+        assert ids == [[size], [size + 1]]
+        assert len(tokenizer) == size + 2
+
+
+def test_the_embedded_prompt_is_chatml_without_a_system_message(embedded_tokenizer: Any) -> None:
+    text = embedded_tokenizer.decode(prompt_ids(embedded_tokenizer, "<STYLE_TERSE>\nHi"))
+    assert text == "<|im_start|>user\n<STYLE_TERSE>\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_embedded_answer_ends_with_eos(embedded_tokenizer: Any) -> None:
+    encoded = encode(embedded_tokenizer, Example(Style.TERSE, "<STYLE_TERSE>\nHi", "Hello.", "x:1"), 100)
+    assert encoded.input_ids[-1] == embedded_tokenizer.eos_token_id
+    assert embedded_tokenizer.decode(encoded.input_ids[encoded.prompt_length :]) == "Hello.<|im_end|>"

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline import train as train_module
+from pipeline.errors import PipelineError
+from pipeline.model import attach_adapter
+from pipeline.runs import RunFolder
+from pipeline.train import StepMetrics, TrainingDivergedError, train
+from tests.support import tiny_request
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: nothing in the pipeline catches it."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = StepMetrics.on_step_end
+
+    def on_step_end(self: StepMetrics, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        original(self, args, state, control, **kwargs)
+        if state.global_step == step:
+            raise Killed
+
+    monkeypatch.setattr(StepMetrics, "on_step_end", on_step_end)
+
+
+def losses(run: RunFolder) -> list[float]:
+    return [row["loss"] for row in run.read_metrics()]
+
+
+def test_a_run_records_what_made_it(tiny_run: RunFolder) -> None:
+    record = tiny_run.read_record()
+    assert record["status"] == "completed"
+    assert record["completed_steps"] == record["planned_steps"] == 4
+    assert record["data"]["examples"] == 16
+    assert len(record["data"]["sha256"]) == len(record["base_model_sha256"]) == 64
+    assert record["versions"]["torch"]
+    assert record["seed"] == 42
+    assert record["preset"]["adapter"]["rank"] == 16
+    assert record["peak_memory"]["rss_gib"] > 0
+    assert not tiny_run.checkpoints.exists()
+
+
+def test_every_step_has_its_loss_and_gradient_norm(tiny_run: RunFolder) -> None:
+    rows = tiny_run.read_metrics()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert row["loss"] == pytest.approx(math.log(32770), rel=0.05)  # random weights know nothing yet
+        assert row["grad_norm"] > 0
+
+
+def test_every_lora_b_moved(tiny_run: RunFolder) -> None:
+    tensors = load_file(tiny_run.adapter / "adapter_model.safetensors")
+    lora_b = [tensor for name, tensor in tensors.items() if "lora_B" in name]
+    assert len(lora_b) == 14
+    assert all(tensor.any() for tensor in lora_b)
+
+
+def test_golden_trains_under_checkpointing(tmp_path: Path) -> None:
+    train(tiny_request(tmp_path, "golden", max_examples=32))
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    assert any(name.endswith("lm_head.weight") for name in tensors)
+
+
+def test_a_finished_run_is_not_trained_again(tiny_run: RunFolder) -> None:
+    before = tiny_run.record_file.read_bytes()
+    train(tiny_request(tiny_run.path, accumulation_steps=1))
+    assert tiny_run.record_file.read_bytes() == before
+
+
+def test_a_folder_of_another_run_is_refused(tiny_run: RunFolder) -> None:
+    with pytest.raises(PipelineError, match="another preset; choose another --output"):
+        train(tiny_request(tiny_run.path, accumulation_steps=1, seed=1))
+
+
+def test_a_killed_run_resumes_to_the_same_adapter(
+    tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = tiny_request(tmp_path / "run", accumulation_steps=1)
+    run = RunFolder(request.output)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(Killed):
+            train(request)
+    assert run.read_record()["status"] == "failed"
+    assert not run.adapter.exists()
+    assert train(request)["resumed_from"] == "checkpoint-2"
+    assert losses(run) == pytest.approx(losses(tiny_run), rel=1e-6)
+    straight, resumed = (load_file(r.adapter / "adapter_model.safetensors") for r in (tiny_run, run))
+    for name, tensor in straight.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step, whole in ((2, True), (10, True), (12, False)):
+        folder = run.checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if whole:
+            (folder / "complete.json").write_text("{}")
+    last = run.last_checkpoint()
+    assert last is not None
+    assert last.name == "checkpoint-10"
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> Any:
+        model = attach_adapter(*arguments)
+        next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(train_module, "attach_adapter", broken)
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingDivergedError, match="step 1: loss nan"):
+        train(tiny_request(run.path, accumulation_steps=1))
+    assert run.read_record()["status"] == "failed"
+    assert "loss nan" in run.read_record()["reason"]
+    assert math.isnan(losses(run)[0])
+    assert not run.adapter.exists()
+
+
+def test_how_a_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
+    steps = []
+    for micro_batch_size, stratify_windows in ((1, False), (4, True), (16, False)):
+        request = tiny_request(
+            tmp_path / str(micro_batch_size),
+            micro_batch_size=micro_batch_size,
+            accumulation_steps=16 // micro_batch_size,
+            stratify_windows=stratify_windows,
+        )
+        adapter = dataclasses.replace(request.preset.adapter, dropout=0.0)
+        train(dataclasses.replace(request, preset=dataclasses.replace(request.preset, adapter=adapter)))
+        steps.append(RunFolder(request.output).read_metrics()[0])
+    for name in ("loss", "grad_norm"):
+        assert [step[name] for step in steps[1:]] == pytest.approx([steps[0][name]] * 2, rel=1e-3)
+
+
+def test_metrics_are_one_json_object_a_line(tiny_run: RunFolder) -> None:
+    lines = tiny_run.metrics_file.read_text().splitlines()
+    assert all({"step", "loss", "grad_norm", "learning_rate", "elapsed_s"} <= json.loads(line).keys() for line in lines)

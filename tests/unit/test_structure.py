@@ -1,0 +1,87 @@
+"""The shape of the house: who may import whom, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERS = (
+    {"errors", "__init__"},
+    {"config"},
+    {"files", "data"},
+    {"compat", "runs", "synthetic", "targets"},
+    {"model"},
+    {"train", "generate"},
+    {"engines"},
+    {"serve"},
+    {"demo", "doctor"},
+    {"cli"},
+)
+"""Modules of the pipeline from the ground up; each imports only from its own layer or lower ones."""
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a module imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def packages(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+PIPELINE = sorted((ROOT / "pipeline").glob("*.py"))
+HARNESS = sorted((ROOT / "harness").glob("*.py"))
+
+
+def test_harness_and_pipeline_do_not_know_each_other() -> None:
+    assert all("harness" not in packages(path) for path in PIPELINE)
+    assert all("pipeline" not in packages(path) for path in HARNESS)
+
+
+def test_every_module_of_the_pipeline_has_a_layer() -> None:
+    assert set.union(*LAYERS) == {path.stem for path in PIPELINE}
+
+
+@pytest.mark.parametrize("path", PIPELINE, ids=lambda path: path.stem)
+def test_imports_run_one_way(path: Path) -> None:
+    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    for name in imports(path):
+        if name.startswith("pipeline.") and (module := name.split(".")[1]) in rank:
+            assert rank[module] <= rank[path.stem], f"{path.stem} imports {module}"
+
+
+def test_heavy_or_narrow_packages_have_one_room() -> None:
+    assert [path.stem for path in PIPELINE if "flask" in packages(path)] == ["serve"]
+    assert [path.stem for path in HARNESS if "pytest" in packages(path)] == ["plugin"]
+    for path in HARNESS:
+        assert not packages(path) & {"torch", "transformers", "peft"}
+
+
+@pytest.mark.parametrize("path", [*PIPELINE, *HARNESS], ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_importing_the_command_line_loads_no_torch() -> None:
+    heavy = ("torch", "transformers", "flask")
+    script = f"import sys, pipeline.cli, pipeline.doctor; print([m for m in {heavy} if m in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.strip() == "[]"
+
+
+def test_remote_code_and_pickled_weights_are_never_allowed() -> None:
+    for path in PIPELINE:
+        text = path.read_text(encoding="utf-8")
+        assert "trust_remote_code=True" not in text
+        assert "torch.load" not in text
