@@ -1,0 +1,131 @@
+"""Training criteria: 4-bit load, memory, completion, falling loss, saved adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from harness.measures import loss_trend
+from harness.session import Measured
+from pipeline.config import PRESETS, Target
+from pipeline.errors import PipelineError
+from pipeline.files import weights_digest
+from pipeline.model import TrainedModel, apply_adapter, hardware_preset, load_base
+from pipeline.runs import RunFolder
+from pipeline.targets import base_model_folder
+from tests.support import TrainingOutcome
+
+
+@pytest.mark.criterion("training.loads_in_4bit")
+def test_loads_in_4bit(measured: Measured, trained: TrainedModel) -> None:
+    census = trained.census
+    measured.record(
+        is_loaded_in_4bit=census.is_loaded_in_4bit,
+        nf4_double_quant_linear_share=census.nf4_double_quant_count / census.linear_count,
+        linear_bits_per_parameter=census.bits_per_parameter,
+    )
+
+
+@pytest.mark.criterion("training.gpu_memory")
+def test_memory(measured: Measured, completed_run: RunFolder, device: str) -> None:
+    record = completed_run.read_record()
+    peak = record["peak_memory"]
+    judged = "cuda_reserved_gib" if device == "cuda" else "rss_gib"
+    rows = completed_run.read_metrics()
+    measured.record(peak_memory_gib=max(peak[judged], *(row[judged] for row in rows)), **peak)
+
+
+@pytest.mark.criterion("training.completes")
+def test_training_completes(measured: Measured, training: TrainingOutcome, record: dict[str, Any]) -> None:
+    steps = len(training.run.read_metrics())
+    measured.record(
+        exit_status=training.exit_status,
+        completed_step_share=steps / record["planned_steps"],
+        step_count=steps,
+        example_count=record["data"]["examples"],
+        duration_s=record.get("duration_s", float("nan")),
+    )
+
+
+@pytest.mark.criterion("training.loss_converges")
+def test_loss_converges(measured: Measured, training: TrainingOutcome) -> None:
+    rows = training.run.read_metrics()
+    losses = [row["loss"] for row in rows]
+    measured.attach("training loss", kind="series", values=losses, unit="nats/token", label="loss")
+    measured.record(**dataclasses.asdict(loss_trend(losses)), first_loss=losses[0], last_loss=losses[-1])
+
+
+@pytest.mark.criterion("training.adapter_saves")
+def test_adapter_saves(
+    measured: Measured, completed_run: RunFolder, trained_base: tuple[Any, Any], base_folder: Path
+) -> None:
+    record = completed_run.read_record()
+    tensors = _read_tensors(completed_run.adapter)
+    missing = _expected_names(completed_run, base_folder) - tensors.keys()
+    unmoved = [name for name, tensor in tensors.items() if "lora_B" in name and not tensor.any()]
+    measured.record(
+        missing_tensor_count=len(missing),
+        non_finite_tensor_count=sum(not bool(torch.isfinite(tensor).all()) for tensor in tensors.values()),
+        unmoved_lora_b_count=len(unmoved),
+        digest_matches=weights_digest(completed_run.adapter) == record["adapter"]["sha256"],
+        reloads=_reloads(trained_base, completed_run.adapter, tensors),
+        adapter_size_mib=record["adapter"]["size_bytes"] / 2**20,
+    )
+
+
+@pytest.fixture
+def base_folder(target: Target, base_model: str | None) -> Path:
+    return base_model_folder(target, base_model)
+
+
+@pytest.fixture
+def trained_base(base_folder: Path, target: Target, device: str) -> tuple[Any, Any]:
+    """A fresh base model, so that nothing but the adapter's files can bring the training back."""
+    from pipeline.model import load_tokenizer
+
+    quantization = hardware_preset(PRESETS["golden"], device).quantization
+    return load_base(base_folder, quantization, device), load_tokenizer(base_folder, target)
+
+
+def _read_tensors(adapter: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(adapter / "adapter_model.safetensors")
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _expected_names(run: RunFolder, base_folder: Path) -> set[str]:
+    """Tensor names that a whole adapter holds, from the documented recipe and the base model's depth."""
+    adapter = run.read_record()["preset"]["adapter"]
+    layers = json.loads((base_folder / "config.json").read_text())["num_hidden_layers"]
+    root = "base_model.model.model"
+    names = {
+        f"{root}.layers.{layer}.{'self_attn' if module in _ATTENTION else 'mlp'}.{module}.lora_{side}.weight"
+        for layer in range(layers)
+        for module in adapter["target_modules"]
+        for side in "AB"
+    }
+    if adapter["modules_to_save"]:
+        return names | {f"{root}.embed_tokens.weight", "base_model.model.lm_head.weight"}
+    return names | {f"{root}.embed_tokens.token_adapter.trainable_tokens_delta"}
+
+
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def _reloads(base: tuple[Any, Any], adapter: Path, tensors: dict[str, torch.Tensor]) -> bool:
+    try:
+        loaded = get_peft_model_state_dict(apply_adapter(*base, adapter), save_embedding_layers=False)
+    except PipelineError:
+        return False
+    return bool(loaded) and all(
+        name in tensors and torch.equal(tensor.cpu(), tensors[name]) for name, tensor in loaded.items()
+    )

@@ -1,0 +1,97 @@
+"""The whole gate on the tiny target in a process of its own: trained, served, measured, decided."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.runs import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+RESOURCE_CRITERIA = {
+    "training.loads_in_4bit",
+    "training.gpu_memory",
+    "training.completes",
+    "training.adapter_saves",
+    "style.generation_speed",
+    "deployment.server_starts",
+    "deployment.health_endpoint",
+    "deployment.generate_endpoint",
+    "deployment.error_handling",
+}
+QUALITY_CRITERIA = {"training.loss_converges", "style.token_separation", "style.consistency", "style.no_repetition"}
+
+
+def acceptance(*arguments: str, tests: str = "tests/acceptance") -> int:
+    command = [sys.executable, "-m", "pytest", tests, "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).returncode
+
+
+def results(folder: Path, target: str) -> dict[str, Any]:
+    document = json.loads((folder / "acceptance.json").read_text())
+    (subject,) = [subject for subject in document["subjects"] if subject["name"] == target]
+    return {criterion["id"]: criterion for criterion in subject["criteria"]}
+
+
+@pytest.fixture(scope="module")
+def tiny_acceptance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    folder = tmp_path_factory.mktemp("acceptance")
+    junit = f"--junitxml={folder / 'junit.xml'}"
+    marks = ["-m", "embedded and not golden", "--target", "tiny-mistral"]
+    return folder, acceptance(*marks, "--acceptance-dir", str(folder), junit)
+
+
+def test_every_resource_criterion_passes_on_random_weights(tiny_acceptance: tuple[Path, int]) -> None:
+    outcomes = {name: result["outcome"] for name, result in results(tiny_acceptance[0], "tiny-mistral").items()}
+    assert {name: outcomes[name] for name in RESOURCE_CRITERIA} == dict.fromkeys(RESOURCE_CRITERIA, "PASS")
+
+
+def test_random_weights_are_never_accepted(tiny_acceptance: tuple[Path, int]) -> None:
+    folder, status = tiny_acceptance
+    outcomes = {name: result["outcome"] for name, result in results(folder, "tiny-mistral").items()}
+    assert {outcomes[name] for name in QUALITY_CRITERIA} == {"NOT_APPLICABLE"}
+    assert status == 11
+    assert json.loads((folder / "acceptance.json").read_text())["decision"] == "INCOMPLETE"
+
+
+def test_the_evidence_is_left_behind(tiny_acceptance: tuple[Path, int]) -> None:
+    folder, _ = tiny_acceptance
+    assert "training.gpu_memory" in (folder / "report.html").read_text()
+    properties = {p.get("name") for p in ElementTree.parse(folder / "junit.xml").iter("property")}
+    assert "measured.peak_memory_gib" in properties
+
+
+def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> None:
+    weights = tiny_run.adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[: len(whole) // 2])
+        folder = tmp_path / "results"
+        marks = ["-m", "embedded and not golden", "--target", "tiny-mistral", "--run-dir", str(tiny_run.path)]
+        status = acceptance(*marks, "--acceptance-dir", str(folder), tests="tests/acceptance/test_training.py")
+    finally:
+        weights.write_bytes(whole)
+    found = results(folder, "tiny-mistral")
+    assert status == 10
+    assert found["training.adapter_saves"]["outcome"] == "FAIL"
+    assert "digest_matches" in found["training.adapter_saves"]["reason"]
+    assert found["training.loads_in_4bit"]["outcome"] == "NOT_RUN"  # such a model is not even loaded
+    assert found["deployment.server_starts"]["outcome"] == "NOT_RUN"
+
+
+def test_without_a_gpu_the_golden_path_is_incomplete_and_says_so(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert acceptance("-m", "gpu", "--acceptance-dir", str(tmp_path)) == 11
+    found = results(tmp_path, "mistral-7b-v0.3")
+    assert len(found) == 13
+    assert {result["outcome"] for result in found.values()} == {"NOT_RUN"}
+    assert "no CUDA device" in found["training.completes"]["reason"]
