@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from pipeline.config import GOLDEN_ENVIRONMENT, PRESETS, TARGETS, Style, get_target, resolve_preset
+from pipeline.config import (
+    GOLDEN_ENVIRONMENT,
+    PRESETS,
+    PROJECT_ENVIRONMENT,
+    TARGETS,
+    Style,
+    get_target,
+    resolve_preset,
+)
 from pipeline.data import detect_style
 from pipeline.errors import PipelineError
 from pipeline.files import TRAINING_DATA
@@ -30,10 +38,9 @@ class Command:
 
 
 def apply_environment() -> None:
-    """Set the golden environment variables that the user has not set; torch reads them when it is imported."""
-    for name, value in GOLDEN_ENVIRONMENT.items():
+    """Set the environment variables that the user has not set; torch reads them when it is imported."""
+    for name, value in {**GOLDEN_ENVIRONMENT, **PROJECT_ENVIRONMENT}.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _base_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,9 @@ GOLDEN_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 """Environment variables of the golden document; the commands set them before torch is imported."""
 
+PROJECT_ENVIRONMENT: Mapping[str, str] = MappingProxyType({"HF_HUB_OFFLINE": "1", "THP_MEM_ALLOC_ENABLE": "1"})
+"""The project's own: nothing is fetched at run time, and huge pages make single answers on a CPU a quarter faster."""
+
 GIB = 1024**3
 
 
@@ -230,7 +233,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                     "accumulation_steps": 2,
                     "learning_rate": 1e-3,
                     "max_examples": 240,
-                    "save_steps": 20,
+                    "save_steps": 25,
                     "gradient_checkpointing": False,
                 },
             ),

@@ -175,13 +175,13 @@ def lora_config(adapter: AdapterConfig, style_ids: list[int]) -> LoraConfig:
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the adapter as safetensors, all or nothing; whole embeddings only if they were trained.
+    """Write the trained tensors as safetensors, all or nothing.
 
-    PEFT's automatic choice stores embeddings and head whenever the vocabulary grew, a thousand times the two rows.
+    PEFT's automatic choice adds the base's embeddings whenever the vocabulary grew: a thousand times the two trained
+    rows for lean, and two further copies of the trained matrices for golden.
     """
-    whole = bool(model.peft_config["default"].modules_to_save)
     with building_folder(folder) as temporary:
-        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=whole)
+        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False)
 
 
 @dataclass(frozen=True, slots=True)

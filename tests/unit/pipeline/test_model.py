@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.config import GIB, PRESETS, TARGETS, AdapterConfig, QuantizationConfig, Style
+from pipeline.config import GIB, PRESETS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
 from pipeline.model import (
     add_style_rows,
@@ -133,9 +133,6 @@ def test_a_failed_save_leaves_the_earlier_adapter(tiny_run: RunFolder, tmp_path:
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
     class FullDisk:
-        def __init__(self) -> None:
-            self.peft_config = {"default": AdapterConfig()}
-
         def save_pretrained(self, target: str, **_: Any) -> None:
             Path(target, "adapter_model.safetensors").write_bytes(b"half")
             raise OSError("No space left on device")
