@@ -20,12 +20,14 @@ from pipeline.config import (
     get_target,
     resolve_preset,
 )
-from pipeline.data import detect_style
+from pipeline.data.style import detect_style
 from pipeline.errors import PipelineError
-from pipeline.files import TRAINING_DATA
+from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA
 from pipeline.runs import RunFolder
 
 DEFAULT_TARGET = "smollm2-135m"
+CHECKED_TOKENIZERS: Mapping[str, str] = MappingProxyType({"Mistral v0.3": "tiny-mistral", "SmolLM2": DEFAULT_TARGET})
+"""Tokenizers that ``data check`` counts with, each by a target that has it and needs no weights of the user's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         default=TRAINING_DATA,
-        metavar="FILE",
-        help="chat-messages JSONL (default: the shipped set)",
+        metavar="PATH",
+        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="run folder; an unfinished run in it goes on"
@@ -97,6 +99,52 @@ def _train(arguments: argparse.Namespace) -> int:
     steps, duration_s = record["completed_steps"], record["duration_s"]
     print(f"trained {steps} steps in {duration_s:.0f} s; adapter: {RunFolder(arguments.output).adapter}")
     return 0
+
+
+def _configure_data(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "check", help="say what a data set is made of and whether it can teach two styles; exit status 1 if not"
+    )
+    check.add_argument(
+        "path",
+        type=Path,
+        nargs="?",
+        default=TRAINING_DATA,
+        metavar="PATH",
+        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
+    )
+    check.add_argument(
+        "--held-out",
+        type=Path,
+        default=HELD_OUT_QUESTIONS,
+        metavar="FILE",
+        help="questions that must not be among the data (default: the shipped ones)",
+    )
+    check.add_argument(
+        "--output", type=Path, metavar="DIR", help="write check.json, check.md and answer_tokens.svg there"
+    )
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from pipeline.data.check import check_examples
+    from pipeline.data.encoding import token_counter
+    from pipeline.data.formats import find_sources, read_questions
+    from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
+    from pipeline.data.store import stream_with_progress
+    from pipeline.model import load_tokenizer
+    from pipeline.targets import base_model_folder
+
+    sources = find_sources(arguments.path)
+    targets = {name: TARGETS[target] for name, target in CHECKED_TOKENIZERS.items()}
+    counters = {
+        name: token_counter(load_tokenizer(base_model_folder(target), target)) for name, target in targets.items()
+    }
+    document = check_examples(stream_with_progress(sources), read_questions(arguments.held_out), counters)
+    document = {"files": describe_files(sources), **document}
+    print(to_markdown(document), end="")
+    if arguments.output:
+        write_report(document, arguments.output)
+    return 0 if is_clean(document) else 1
 
 
 def _configure_generate(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +179,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     import torch
 
     from pipeline.config import GIB
-    from pipeline.data import prompt_ids
+    from pipeline.data.encoding import prompt_ids
     from pipeline.engines import SerialEngine
     from pipeline.generate import Generation, generate_with_style
     from pipeline.model import load_trained
@@ -189,6 +237,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "train": Command("train a style adapter on a 4-bit base model", _configure_train, _train),
+        "data": Command("check training data, the shipped set or your own", _configure_data, _data),
         "generate": Command("answer one prompt with a trained adapter", _configure_generate, _generate),
         "serve": Command("serve POST /generate and GET /health", _configure_serve, _serve),
         "demo": Command("the main job: train the embedded model, accept it, show the verdict", _configure_demo, _demo),

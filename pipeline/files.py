@@ -25,12 +25,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VERBOSITY_CACHE") or Path.home() / ".cache" / "verbosity")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON to a temporary name beside ``path`` and rename it."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text to a temporary name beside ``path`` and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``write_text`` of a value as JSON."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
@@ -76,3 +81,8 @@ def weights_digest(folder: Path) -> str:
     if not files:
         raise PipelineError(f"{folder}: no *.safetensors file found; convert the weights to safetensors.")
     return sha256_of(*files)
+
+
+def sha256_of_text(*texts: str) -> str:
+    """SHA-256 over texts, each ended so that no two lists of them share a digest by accident."""
+    return hashlib.sha256("".join(f"{len(text)}:{text}" for text in texts).encode()).hexdigest()

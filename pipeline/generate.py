@@ -11,7 +11,8 @@ import torch
 from transformers import GenerationConfig as HFGenerationConfig
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
-from pipeline.data import inject_token, prompt_ids
+from pipeline.data.encoding import prompt_ids
+from pipeline.data.style import inject_token
 from pipeline.errors import PipelineError
 
 FinishReason = Literal["eos", "length", "time"]

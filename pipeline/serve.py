@@ -15,7 +15,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from pipeline.config import Style
-from pipeline.data import detect_style
+from pipeline.data.style import detect_style
 from pipeline.engines import Engine, EngineBusyError
 
 MAX_BODY_BYTES = 64 * 1024

@@ -7,7 +7,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from pipeline.compat import checkpointing_arguments, warmup_arguments
 from pipeline.config import GIB, Preset, Target
-from pipeline.data import EncodedExample, collate, encode, read_examples, select, training_order
+from pipeline.data.encoding import collate, training_order
+from pipeline.data.formats import find_sources
+from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, weights_digest, write_json
 from pipeline.model import (
@@ -61,37 +63,50 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         PipelineError: Bad data, missing weights, another run in the folder, or a loss that is not finite.
     """
     preset = hardware_preset(request.preset, request.device)
-    examples = select(read_examples(request.data), preset.training.max_examples)
+    training = preset.training
+    sources = find_sources(request.data)
+    for source in sources:
+        print(f"{source.path.name}: {source.format.name}", flush=True)
     base_folder = base_model_folder(request.target, request.base_model)
+    tokenizer = load_tokenizer(base_folder, request.target)
+    data = encoded_dataset(
+        EncodingRequest(
+            sources,
+            tokenizer,
+            sha256_of(*sorted(base_folder.glob("tokenizer*"))),
+            training.max_sequence_tokens,
+            training.max_examples,
+        )
+    )
     run = RunFolder(request.output)
     identity = {
         "target": request.target.name,
         "device": request.device,
         "preset": preset.describe(),
-        "data": {"file": request.data.name, "sha256": sha256_of(request.data), "examples": len(examples)},
+        "data": {
+            "file": request.data.name,
+            "sha256": sha256_of(*(source.path for source in sources)),
+            "examples": len(data),
+        },
         "base_model_sha256": weights_digest(base_folder),
     }
     earlier = run.open(identity)
     if earlier is not None and earlier["status"] == "completed":
         return earlier
-    run.update(**identity, status="running", versions=package_versions(), seed=preset.training.seed)
+    run.update(**identity, status="running", versions=package_versions(), seed=training.seed)
     try:
-        tokenizer = load_tokenizer(base_folder, request.target)
-        encoded = [encode(tokenizer, example, preset.training.max_sequence_tokens) for example in examples]
         model = load_base(base_folder, preset.quantization, request.device)
         run.update(quantization=dataclasses.asdict(quantization_census(model)))
         add_style_rows(model, tokenizer)
-        torch.manual_seed(preset.training.seed)
+        torch.manual_seed(training.seed)
         adapted = attach_adapter(model, tokenizer, preset)
-        training = preset.training
         order = training_order(
-            examples,
-            [len(example.input_ids) for example in encoded],
+            list(data["style"]),
+            list(data["length"]),
             seed=training.seed,
             window=training.window_examples if training.stratify_windows else None,
         )
-        ordered = [encoded[index] for index in order]
-        figures = _optimize(adapted, tokenizer.pad_token_id, ordered, preset, run, request.device)
+        figures = _optimize(adapted, tokenizer.pad_token_id, data.select(order), preset, run, request.device)
         save_adapter(adapted, run.adapter)
     except BaseException as error:
         run.update(status="failed", reason=f"{type(error).__name__}: {error}")
@@ -107,15 +122,13 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     return run.read_record()
 
 
-def _optimize(
-    model: Any, pad_id: int, encoded: Sequence[EncodedExample], preset: Preset, run: RunFolder, device: str
-) -> dict[str, Any]:
+def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder, device: str) -> dict[str, Any]:
     """Run the trainer and return the run's figures."""
     training = preset.training
     trainer = StepRecordingTrainer(
         model=model,
         args=_trainer_arguments(preset, run, device),
-        train_dataset=encoded,
+        train_dataset=data,
         data_collator=partial(_tensors, pad_id=pad_id),
     )
     trainer.remove_callback(PrinterCallback)
@@ -128,14 +141,14 @@ def _optimize(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     duration_s = time.perf_counter() - started
-    examples_done = len(encoded) * training.epochs
+    examples_done = len(data) * training.epochs
     return {
         "planned_steps": trainer.state.max_steps,
         "completed_steps": trainer.state.global_step,
         "resumed_from": checkpoint.name if checkpoint else None,
         "duration_s": duration_s,
         "examples_per_s": None if checkpoint else examples_done / duration_s,
-        "tokens": sum(len(example.input_ids) for example in encoded),
+        "tokens": sum(data["length"]),
         "peak_memory": peak_memory(device),
     }
 
@@ -168,7 +181,7 @@ def _trainer_arguments(preset: Preset, run: RunFolder, device: str) -> TrainingA
     )
 
 
-def _tensors(batch: Sequence[EncodedExample], pad_id: int) -> dict[str, torch.Tensor]:
+def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(rows) for name, rows in collate(batch, pad_id).items()}
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, Style, Target
-from pipeline.data import read_questions
+from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.generate import Generation, generate_batch
@@ -105,7 +105,7 @@ def trained(completed_run: RunFolder, device: str, base_model: str | None) -> Tr
 
 @pytest.fixture(scope="session")
 def questions() -> list[str]:
-    return read_questions(HELD_OUT_QUESTIONS)[:QUESTION_COUNT]
+    return [question.text for question in read_questions(HELD_OUT_QUESTIONS)[:QUESTION_COUNT]]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from pipeline.config import TARGETS, Style
-from pipeline.data import Example, encode, prompt_ids, read_examples
+from pipeline.data.encoding import encode, prompt_ids
+from pipeline.data.formats import Example, read_examples
+from pipeline.data.source import Problems
 from pipeline.files import TRAINING_DATA
 from pipeline.model import load_tokenizer
 from pipeline.targets import base_model_folder, write_mistral_tokenizer
@@ -35,15 +37,14 @@ def test_the_documented_prompt_has_the_documented_ids(tiny_tokenizer: Any) -> No
 
 def test_shipped_prompts_and_answers_have_the_reference_ids(tiny_tokenizer: Any, reference: Any) -> None:
     for example in read_examples(TRAINING_DATA)[:40]:
-        words = example.prompt.partition("\n")[2]
-        request = ChatCompletionRequest(messages=[UserMessage(content=words)])
+        request = ChatCompletionRequest(messages=[UserMessage(content=example.words)])
         expected = reference.encode_chat_completion(request).tokens
-        assert prompt_ids(tiny_tokenizer, words) == expected
-        whole = encode(tiny_tokenizer, Example(example.style, words, example.completion, "x:1"), 2048).input_ids
+        assert prompt_ids(tiny_tokenizer, example.words) == expected
+        (encoded,) = encode(tiny_tokenizer, [example], 2048, Problems())
         answer = reference.instruct_tokenizer.encode_assistant_message(
             AssistantMessage(content=example.completion), is_before_last_user_message=False
         )
-        assert list(whole) == expected + answer
+        assert encoded["input_ids"][encoded["prompt_length"] :] == answer
 
 
 def test_mistral_prompts_start_with_exactly_one_bos(tiny_tokenizer: Any) -> None:
@@ -75,6 +76,6 @@ def test_the_embedded_prompt_is_chatml_without_a_system_message(embedded_tokeniz
 
 
 def test_the_embedded_answer_ends_with_eos(embedded_tokenizer: Any) -> None:
-    encoded = encode(embedded_tokenizer, Example(Style.TERSE, "<STYLE_TERSE>\nHi", "Hello.", "x:1"), 100)
-    assert encoded.input_ids[-1] == embedded_tokenizer.eos_token_id
-    assert embedded_tokenizer.decode(encoded.input_ids[encoded.prompt_length :]) == "Hello.<|im_end|>"
+    (encoded,) = encode(embedded_tokenizer, [Example(Style.TERSE, "Hi", "Hello.", "x:1")], 100, Problems())
+    assert encoded["input_ids"][-1] == embedded_tokenizer.eos_token_id
+    assert embedded_tokenizer.decode(encoded["input_ids"][encoded["prompt_length"] :]) == "Hello.<|im_end|>"

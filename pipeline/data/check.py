@@ -1,0 +1,226 @@
+"""What a data set is made of, and whether it can teach two styles: the figures behind ``verbosity data check``.
+
+Rows that training would refuse end the check as they end training. What is found beyond that are weaknesses: a file
+with one trains, but is likely to teach something else than the style, or to make the evaluation look better than it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pipeline.config import Style
+from pipeline.data.formats import Example, Question, in_batches
+from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
+from pipeline.data.style import STYLE_KEYWORDS, find_keywords
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+"""Token counts of texts under one tokenizer, without special tokens."""
+
+TERSE_LIMIT_TOKENS = 50
+VERBOSE_FLOOR_TOKENS = 80
+LARGEST_SUBJECT_SHARE = 0.10
+SMALLEST_STYLE_SHARE = 0.40
+SMALLEST_KEYWORD_SHARE = 0.30
+LARGEST_OPENING_SHARE = 0.02
+OPENING_WORDS = 4
+SHOWN_PLACES = 10
+_FORMS = ("compare", "why", "how", "should", "what")
+_FORM_WORDS = re.compile(
+    r"\b(?:(?P<compare>compar\w+|differ\w*|versus|vs)|(?P<why>why)|(?P<how>how)|(?P<should>should|worth)"
+    r"|(?P<what>what|which|who|when|where))\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One property that a data set should have.
+
+    Attributes:
+        name: What was looked at.
+        verdict: FAIL is a weakness; N/A where the data has nothing to measure.
+        measured: What was found, in words.
+        limit: What is asked for.
+        places: The first places at fault.
+    """
+
+    name: str
+    verdict: Literal["PASS", "FAIL", "N/A"]
+    measured: str
+    limit: str
+    places: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Figures gathered in one pass; grows with the number of examples, not with their text."""
+
+    subjects: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    keywords: dict[Style, Counter[str]] = field(default_factory=lambda: {style: Counter() for style in Style})
+    forms: Counter[str] = field(default_factory=Counter)
+    openings: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, dict[Style, list[int]]] = field(default_factory=dict)
+    outside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    repeated_answers: list[str] = field(default_factory=list)
+    near_answers: list[NearDuplicate] = field(default_factory=list)
+    near_questions: list[NearDuplicate] = field(default_factory=list)
+
+    def count(self, style: Style) -> int:
+        return self.keywords[style].total()
+
+
+def check_examples(
+    examples: Iterable[Example], held_out: Sequence[Question], tokenizers: Mapping[str, CountTokens]
+) -> dict[str, Any]:
+    """Measure a data set.
+
+    Args:
+        examples: The data, read once.
+        held_out: Questions that evaluation will ask; none may be among the data's.
+        tokenizers: How to count tokens, by the tokenizer's name.
+
+    Returns:
+        Plain JSON values: counts, lengths in tokens and ``findings``.
+    """
+    tally = _Tally(lengths={name: {style: [] for style in Style} for name in tokenizers})
+    answers, seen_answers = SimilarityIndex(), dict[str, str]()
+    questions = {style: SimilarityIndex() for style in Style}
+    for batch in in_batches(examples):
+        _tally_lengths(tally, batch, tokenizers)
+        for example in batch:
+            _tally_words(tally, example, seen_answers)
+        places = [f"{example.origin} ({example.style})" for example in batch]
+        tally.near_answers += answers.similar(
+            [answer_features(example.completion) for example in batch], places, add=True
+        )
+        for style, index in questions.items():
+            same = [(e.words, place) for e, place in zip(batch, places, strict=True) if e.style is style]
+            features = [question_features(words) for words, _ in same]
+            tally.near_questions += index.similar(features, [place for _, place in same], add=True)
+    leaks = [
+        leak
+        for question in held_out
+        for index in questions.values()
+        for leak in index.similar([question_features(question.text)], [f"held out: {question.text}"], add=False)
+    ]
+    return _document(tally, held_out, leaks)
+
+
+def _tally_lengths(tally: _Tally, batch: Sequence[Example], tokenizers: Mapping[str, CountTokens]) -> None:
+    for name, count_tokens in tokenizers.items():
+        for example, tokens in zip(batch, count_tokens([example.completion for example in batch]), strict=True):
+            tally.lengths[name][example.style].append(tokens)
+            if not (tokens < TERSE_LIMIT_TOKENS if example.style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS):
+                tally.outside[name].append(f"{example.origin}: {example.style}, {tokens} tokens")
+
+
+def _tally_words(tally: _Tally, example: Example, seen_answers: dict[str, str]) -> None:
+    tally.subjects[example.subject or "(none)"][example.style] += 1
+    found = [word for words in find_keywords(example.words).values() for word in words]
+    tally.keywords[example.style][found[0] if found else "(none)"] += 1
+    matched = {match.lastgroup for match in _FORM_WORDS.finditer(example.words)}
+    tally.forms[next((form for form in _FORMS if form in matched), "instruction")] += 1
+    words = words_of(example.completion)
+    if example.style is Style.VERBOSE:
+        tally.openings[" ".join(words[:OPENING_WORDS])] += 1
+    first = seen_answers.setdefault(" ".join(words), example.origin)
+    if first != example.origin:
+        tally.repeated_answers.append(f"{example.origin} repeats {first}")
+
+
+def _document(tally: _Tally, held_out: Sequence[Question], leaks: list[NearDuplicate]) -> dict[str, Any]:
+    findings = [
+        _style_balance(tally),
+        _subject_balance(tally),
+        *(_keyword_balance(style, tally.keywords[style]) for style in Style),
+        *(_lengths_in_bound(name, tally) for name in tally.lengths),
+        _none_of("repeated answers", tally.repeated_answers),
+        _none_of("near-duplicate answers", [_pair(near) for near in tally.near_answers]),
+        _none_of("near-duplicate questions", [_pair(near) for near in tally.near_questions]),
+        _openings(tally),
+        _none_of("held-out questions among the data", [_pair(leak) for leak in leaks]),
+    ]
+    return {
+        "examples": sum(tally.count(style) for style in Style),
+        "held_out_questions": len(held_out),
+        "subjects": {name: dict(sorted(counts.items())) for name, counts in sorted(tally.subjects.items())},
+        "held_out_subjects": dict(sorted(Counter(question.subject or "(none)" for question in held_out).items())),
+        "keywords": {style.value: dict(sorted(tally.keywords[style].items())) for style in Style},
+        "question_forms": dict(sorted(tally.forms.items())),
+        "answer_tokens": {
+            name: {style.value: dict(sorted(Counter(counts).items())) for style, counts in by_style.items()}
+            for name, by_style in tally.lengths.items()
+        },
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _verdict(passed: bool) -> Literal["PASS", "FAIL"]:
+    return "PASS" if passed else "FAIL"
+
+
+def _style_balance(tally: _Tally) -> Finding:
+    counts = {style: tally.count(style) for style in Style}
+    smallest = min(counts.values()) / sum(counts.values())
+    measured = ", ".join(f"{count} {style}" for style, count in counts.items())
+    return Finding(
+        "both styles", _verdict(smallest >= SMALLEST_STYLE_SHARE), measured, f"each at least {SMALLEST_STYLE_SHARE:.0%}"
+    )
+
+
+def _subject_balance(tally: _Tally) -> Finding:
+    limit = f"none above {LARGEST_SUBJECT_SHARE:.0%}"
+    if set(tally.subjects) == {"(none)"}:
+        return Finding("fields", "N/A", "no row names one", limit)
+    total = sum(counts.total() for counts in tally.subjects.values())
+    name, counts = max(tally.subjects.items(), key=lambda item: item[1].total())
+    share = counts.total() / total
+    return Finding(
+        "fields", _verdict(share <= LARGEST_SUBJECT_SHARE), f"{len(tally.subjects)}, largest {name} {share:.1%}", limit
+    )
+
+
+def _keyword_balance(style: Style, counts: Counter[str]) -> Finding:
+    name, limit = f"{style} keywords", f"each at least {SMALLEST_KEYWORD_SHARE:.0%} of the prompts that have one"
+    with_keyword = counts.total() - counts["(none)"]
+    if not with_keyword:
+        return Finding(name, "N/A", "no prompt has one", limit)
+    smallest = min(counts[word] for word in STYLE_KEYWORDS[style]) / with_keyword
+    measured = ", ".join(f"{counts[word]} {word}" for word in (*STYLE_KEYWORDS[style], "(none)"))
+    return Finding(name, _verdict(smallest >= SMALLEST_KEYWORD_SHARE), measured, limit)
+
+
+def _lengths_in_bound(name: str, tally: _Tally) -> Finding:
+    spans = ", ".join(f"{style} {min(n)} to {max(n)}" for style, n in tally.lengths[name].items())
+    return Finding(
+        f"answer tokens, {name}",
+        _verdict(not tally.outside[name]),
+        spans,
+        f"terse < {TERSE_LIMIT_TOKENS}, verbose > {VERBOSE_FLOOR_TOKENS}",
+        tally.outside[name][:SHOWN_PLACES],
+    )
+
+
+def _openings(tally: _Tally) -> Finding:
+    total = tally.openings.total()
+    shared = [(text, count) for text, count in tally.openings.most_common() if count > 1]
+    at_fault = [f"{text!r} opens {count}" for text, count in shared if count / total > LARGEST_OPENING_SHARE]
+    return Finding(
+        f"shared {OPENING_WORDS}-word openings of verbose answers",
+        _verdict(not at_fault),
+        f"largest {max(tally.openings.values(), default=0)} of {total}",
+        f"none above {LARGEST_OPENING_SHARE:.0%}",
+        at_fault[:SHOWN_PLACES],
+    )
+
+
+def _none_of(name: str, places: list[str]) -> Finding:
+    return Finding(name, _verdict(not places), str(len(places)), "none", places[:SHOWN_PLACES])
+
+
+def _pair(near: NearDuplicate) -> str:
+    return f"{near.first} / {near.second}: {near.similarity:.2f}"

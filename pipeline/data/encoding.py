@@ -1,0 +1,139 @@
+"""From examples to token ids with completion-only labels, in the order and the batches that training takes them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from pipeline.config import Style
+from pipeline.data.formats import Example
+from pipeline.data.source import Problems
+from pipeline.errors import PipelineError
+
+IGNORED_LABEL = -100
+"""The label that cross entropy leaves out (PyTorch's ``ignore_index``)."""
+
+
+class EncodedExample(TypedDict):
+    """One example's token ids, prompt then completion then EOS; the first ``prompt_length`` carry no loss."""
+
+    input_ids: list[int]
+    prompt_length: int
+
+
+def render_prompt(tokenizer: Any, prompt: str) -> str:
+    """The chat template's text for one user message, ready for the answer."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    return str(text)
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of one user message in the chat template (the template, not the tokenizer, adds BOS)."""
+    ids: list[int] = tokenizer(render_prompt(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def encode(tokenizer: Any, examples: Sequence[Example], max_tokens: int, problems: Problems) -> list[EncodedExample]:
+    """Tokenise examples in one call; the last token of each, and so its last label, is EOS.
+
+    Args:
+        tokenizer: The target's, with its chat template.
+        examples: What to encode.
+        max_tokens: Longest example in tokens; cutting a longer one would remove its EOS.
+        problems: Takes the examples that are too long or hold the model's own control tokens.
+
+    Raises:
+        PipelineError: The chat template does not suit training.
+    """
+    heads = [render_prompt(tokenizer, example.prompt) for example in examples]
+    tails = [_answer_text(tokenizer, example, head) for example, head in zip(examples, heads, strict=True)]
+    ids = tokenizer([*heads, *tails], add_special_tokens=False)["input_ids"]
+    control = _control_tokens(tokenizer)
+    encoded = []
+    for example, head, tail in zip(examples, ids[: len(heads)], ids[len(heads) :], strict=True):
+        if found := control.search(f"{example.words} {example.completion}"):
+            problems.add(example.origin, f"contains {found[0]}, a control token of the model; remove it.")
+        elif len(head) + len(tail) > max_tokens:
+            problems.add(
+                example.origin,
+                f"{len(head) + len(tail)} tokens, more than {max_tokens}; shorten the answer or raise "
+                "max_sequence_tokens.",
+            )
+        elif tail[-1] != tokenizer.eos_token_id:
+            raise PipelineError(
+                f"{example.origin}: the chat template does not end an answer with EOS; fix the template."
+            )
+        else:
+            encoded.append(EncodedExample(input_ids=[*head, *tail], prompt_length=len(head)))
+    return encoded
+
+
+def _answer_text(tokenizer: Any, example: Example, head: str) -> str:
+    whole = tokenizer.apply_chat_template(
+        [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.completion}],
+        tokenize=False,
+    )
+    if not whole.startswith(head):
+        raise PipelineError(
+            f"{example.origin}: the chat template does not keep the prompt as a prefix; fix the template."
+        )
+    return str(whole[len(head) :]).rstrip()
+
+
+def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the special tokens that a text must not spell, since the tokenizer would obey them."""
+    own = {style.token for style in Style}
+    return re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens if token not in own))
+
+
+def token_counter(tokenizer: Any) -> Callable[[Sequence[str]], list[int]]:
+    """Counts the tokens of texts, special tokens left out."""
+    return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+
+def training_order(styles: Sequence[str], lengths: Sequence[int], *, seed: int, window: int | None) -> list[int]:
+    """A shuffled order of example indices.
+
+    With a ``window``, each run of that many examples, the ones behind one optimizer step, holds both styles in the
+    file's proportion and is sorted by length. So no step sees one style alone, and examples of like length share a
+    micro-batch, which then needs little padding; what a step sums over does not depend on the order inside it.
+
+    Args:
+        styles: The style of each example.
+        lengths: Its token count.
+        seed: Seed of the shuffle.
+        window: Examples of one optimizer step; None for a plain shuffle.
+    """
+    order = list(range(len(styles)))
+    random.Random(seed).shuffle(order)
+    if window is None:
+        return order
+    strata = [[index for index in order if styles[index] == style] for style in Style]
+    even = sorted((rank / len(stratum), index) for stratum in strata for rank, index in enumerate(stratum))
+    spread = [index for _, index in even]
+    return [
+        index
+        for start in range(0, len(spread), window)
+        for index in sorted(spread[start : start + window], key=lambda i: lengths[i])
+    ]
+
+
+def collate(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, list[list[int]]]:
+    """Pad encoded examples on the right; masks and labels go by position, because the pad token may be EOS.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``labels``, each of shape (batch, longest).
+    """
+    longest = max(len(example["input_ids"]) for example in batch)
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for example in batch:
+        ids, prompt_length = list(example["input_ids"]), example["prompt_length"]
+        padding = longest - len(ids)
+        columns["input_ids"].append(ids + [pad_id] * padding)
+        columns["attention_mask"].append([1] * len(ids) + [0] * padding)
+        columns["labels"].append([IGNORED_LABEL] * prompt_length + ids[prompt_length:] + [IGNORED_LABEL] * padding)
+    return columns

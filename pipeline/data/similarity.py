@@ -1,0 +1,72 @@
+"""Texts that say nearly the same: MinHash estimates of the Jaccard similarity, found without comparing every pair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasketch import MinHash, MinHashLSH
+
+from pipeline.files import ASSETS
+
+NEAR_DUPLICATE_JACCARD = 0.7
+"""From this similarity on two texts count as near duplicates (Lee et al. 2022 and The Stack use 0.7 to 0.85)."""
+_PERMUTATIONS = 128
+_SHINGLE_WORDS = 3
+_ASKING = frozenset((ASSETS / "asking_words.txt").read_text(encoding="utf-8").split())
+"""Words that ask rather than say what is asked about; two questions are compared without them."""
+
+
+def words_of(text: str) -> list[str]:
+    """The words and numbers of a text in lower case, punctuation left out."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def question_features(text: str) -> set[bytes]:
+    """What a question is about, as a set of its content words; all its words if none is left."""
+    words = words_of(text)
+    return {word.encode() for word in words if word not in _ASKING} or {word.encode() for word in words}
+
+
+def answer_features(text: str) -> set[bytes]:
+    """The three-word sequences of an answer; of a shorter one the whole."""
+    words = words_of(text)
+    count = max(1, len(words) - _SHINGLE_WORDS + 1)
+    return {" ".join(words[start : start + _SHINGLE_WORDS]).encode() for start in range(count)}
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """Two places whose texts are nearly the same; ``similarity`` is the estimated Jaccard index, 0 to 1."""
+
+    first: str
+    second: str
+    similarity: float
+
+
+@dataclass(slots=True)
+class SimilarityIndex:
+    """Finds earlier texts that are nearly the same as a new one, in about 1 kB a text."""
+
+    _lsh: Any = field(default_factory=lambda: MinHashLSH(threshold=NEAR_DUPLICATE_JACCARD, num_perm=_PERMUTATIONS))
+    _hashes: dict[str, Any] = field(default_factory=dict)
+
+    def similar(self, features: Sequence[set[bytes]], origins: Sequence[str], *, add: bool) -> Iterator[NearDuplicate]:
+        """Compare texts with the ones added before, and with each other if they are added.
+
+        Args:
+            features: What is compared, one set a text.
+            origins: Where each text stands; distinct.
+            add: Whether the texts join the index.
+        """
+        hashes = MinHash.bulk(features, num_perm=_PERMUTATIONS)
+        for minhash, origin in zip(hashes, origins, strict=True):
+            for other in sorted(self._lsh.query(minhash)):
+                similarity = minhash.jaccard(self._hashes[other])
+                if similarity >= NEAR_DUPLICATE_JACCARD:
+                    yield NearDuplicate(other, origin, round(similarity, 3))
+            if add:
+                self._lsh.insert(origin, minhash)
+                self._hashes[origin] = minhash

@@ -1,0 +1,166 @@
+"""Each weakness that a data set can have is found in one that has it, and in no other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.config import Style
+from pipeline.data.check import check_examples
+from pipeline.data.formats import Example, Question
+from pipeline.data.report import draw_lengths, is_clean, to_markdown
+from tests.unit.pipeline.data.rows import TERSE, VERBOSE, write
+
+TOPICS = [
+    "anvil",
+    "bridge",
+    "candle",
+    "drum",
+    "engine",
+    "forest",
+    "glacier",
+    "harbour",
+    "island",
+    "jungle",
+    "kettle",
+    "ladder",
+    "mirror",
+    "needle",
+    "orchard",
+    "paddle",
+    "quarry",
+    "river",
+    "saddle",
+    "tunnel",
+    "umbrella",
+    "valley",
+    "window",
+    "yacht",
+]
+TERSE_WORDS = ("Briefly, {0} now?", "{0} now? Be concise.")
+VERBOSE_WORDS = ("A detailed note on {0} now.", "{0} now, in a well-structured way.")
+
+
+def words(count: int, seed: str) -> str:
+    return " ".join(f"{seed}{number}" for number in range(count))
+
+
+def healthy() -> list[Example]:
+    examples: list[Example] = []
+    for number, topic in enumerate(TOPICS):
+        subject = f"field {number % 12}"
+        for style, wording, length in ((Style.TERSE, TERSE_WORDS, 20), (Style.VERBOSE, VERBOSE_WORDS, 120)):
+            text = wording[number // 12].format(topic)
+            examples.append(Example(style, text, words(length, topic), f"d.jsonl:{len(examples) + 1}", subject))
+    return examples
+
+
+def count_words(texts: Any) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def check(examples: list[Example], *held_out: str) -> dict[str, Any]:
+    return check_examples(examples, [Question(text, None) for text in held_out], {"words": count_words})
+
+
+def failed(document: dict[str, Any]) -> dict[str, list[str]]:
+    return {f["name"]: f["places"] for f in document["findings"] if f["verdict"] == "FAIL"}
+
+
+def changed(index: int, **fields: Any) -> list[Example]:
+    examples = healthy()
+    examples[index] = replace(examples[index], **fields)
+    return examples
+
+
+def test_a_healthy_set_has_no_weakness() -> None:
+    document = check(healthy(), "Who was the ocean?")
+    assert failed(document) == {}
+    assert is_clean(document)
+    assert document["examples"] == 48
+    assert document["keywords"]["terse"] == {"briefly": 12, "concise": 12}
+    assert document["answer_tokens"]["words"] == {"terse": {20: 24}, "verbose": {120: 24}}
+
+
+def test_answers_outside_the_criteria_bounds_are_named() -> None:
+    assert failed(check(changed(0, completion=words(50, "long")))) == {
+        "answer tokens, words": ["d.jsonl:1: terse, 50 tokens"]
+    }
+    assert failed(check(changed(1, completion=words(80, "short")))) == {
+        "answer tokens, words": ["d.jsonl:2: verbose, 80 tokens"]
+    }
+
+
+def test_a_repeated_answer_is_found_whatever_its_case_and_punctuation() -> None:
+    repeated = changed(2, completion=healthy()[0].completion.upper() + "!")
+    found = failed(check(repeated))
+    assert found["repeated answers"] == ["d.jsonl:3 repeats d.jsonl:1"]
+    assert "near-duplicate answers" in found
+
+
+def test_a_nearly_equal_answer_is_found() -> None:
+    near = changed(3, completion=words(118, "anvil") + " and more")
+    assert failed(check(near)).keys() == {"near-duplicate answers", "shared 4-word openings of verbose answers"}
+
+
+def test_a_question_asked_twice_in_other_words_is_found() -> None:
+    near = changed(2, words="Briefly, could you tell me what the anvil is now?")
+    (places,) = failed(check(near)).values()
+    assert places == ["d.jsonl:1 (terse) / d.jsonl:3 (terse): 1.00"]
+
+
+def test_the_same_question_in_both_styles_is_no_duplicate() -> None:
+    assert "near-duplicate questions" not in failed(check(healthy()))
+
+
+def test_a_held_out_question_among_the_data_is_found() -> None:
+    (name,) = failed(check(healthy(), "What is an anvil now?", "What is a volcano?"))
+    assert name == "held-out questions among the data"
+
+
+def test_one_style_too_rare_one_field_too_large_one_keyword_missing() -> None:
+    assert "both styles" in failed(check([e for e in healthy() if e.style is Style.TERSE or int(e.origin[8:]) < 20]))
+    crowded = [replace(e, subject="field 0") if index < 6 else e for index, e in enumerate(healthy())]
+    assert failed(check(crowded)).keys() == {"fields"}
+    one_wording = [e for e in healthy() if "concise" not in e.words]
+    assert "terse keywords" in failed(check(one_wording))
+
+
+def test_a_common_opening_is_found() -> None:
+    examples = changed(1, completion=f"It is well known that {words(110, 'a')}")
+    examples[3] = changed(3, completion=f"It is well known that {words(110, 'b')}")[3]
+    assert failed(check(examples)) == {"shared 4-word openings of verbose answers": ["'it is well known' opens 2"]}
+
+
+def test_the_report_shows_findings_lengths_and_fields() -> None:
+    document = {"files": [{"name": "d.jsonl", "format": "pairs", "sha256": "ab"}], **check(healthy(), "Anvil now?")}
+    text = to_markdown(document)
+    assert "- d.jsonl: pairs, SHA-256 ab" in text
+    assert "- held-out questions among the data: d.jsonl:1 (terse) / held out: Anvil now?: 1.00" in text
+    assert "| words | verbose | 24 | 120 | 120 | 120 | 120 | 120 |" in text
+    assert "| field 3 | 2 | 2 | 0 |" in text
+    svg = draw_lengths(document)
+    assert svg == draw_lengths(json.loads(json.dumps(document)))
+    assert "terse" in svg
+
+
+def test_the_command_checks_a_file_and_keeps_its_figures(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "own.jsonl", TERSE, VERBOSE)
+    assert main(["data", "check", str(path), "--output", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().out
+    assert "own.jsonl: chat messages" in printed
+    assert "answer tokens, Mistral v0.3: own.jsonl:2: verbose, " in printed
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["examples"] == 2
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"check.json", "check.md", "answer_tokens.svg"}
+
+
+def test_the_command_refuses_what_training_would_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(write(tmp_path / "own.jsonl", TERSE))]) == 1
+    assert "own.jsonl: no verbose example" in capsys.readouterr().err
