@@ -87,10 +87,12 @@ def _build_embedded(target: Target, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
     tokenizer.chat_template = chat_template(target)
     tokenizer.save_pretrained(folder)
-    # Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54.
+    # Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
+    # ChatML's opening token out of the GGUF file as its closing one, and such a model never stops.
     config_file = folder / "tokenizer_config.json"
     settings = json.loads(config_file.read_text(encoding="utf-8"))
-    write_json(config_file, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    endings = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    write_json(config_file, {**settings, **endings, "tokenizer_class": "PreTrainedTokenizerFast"})
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
