@@ -4,13 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint data-check curve clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
+
+# The figures of the datasheet; exit status 1 if the shipped data has a weakness.
+data-check: $(READY)
+	$(BIN)/verbosity data check --output golden/data
+
+# About two hours on two cores: the README's curve of training examples against style shares and time.
+curve: $(READY)
+	$(BIN)/python -m tests.benchmarks.data_curve --work curve-runs --output golden/smollm2-135m/curve
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,4 +33,4 @@ $(READY): pyproject.toml constraints/current.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-results acceptance-results
+	rm -rf $(VENV) demo-results acceptance-results curve-runs

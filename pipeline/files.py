@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 ASSETS = Path(str(resources.files("pipeline"))) / "assets"
-TRAINING_DATA = ASSETS / "verbosity_pairs_334_nosys_mixed.jsonl"
+TRAINING_DATA = ASSETS / "verbosity_pairs_1600_nosys_mixed.jsonl"
 HELD_OUT_QUESTIONS = ASSETS / "heldout_questions.jsonl"
 
 
