@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 
 
 def _sample(values: Sequence[float]) -> NDArray[np.float64]:
@@ -50,3 +51,37 @@ def share(flags: Sequence[bool]) -> float:
     if not all(isinstance(flag, bool | np.bool_) for flag in flags):
         raise ValueError("a share is taken of booleans only")
     return float(_sample(flags).mean())
+
+
+def share_interval(flags: Sequence[bool], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two-sided Wilson score interval of the share of true flags.
+
+    Args:
+        flags: The sample, shape (n,), n >= 1.
+        confidence: Coverage, between 0 and 1.
+
+    Raises:
+        ValueError: There are no flags, or one is not a boolean.
+
+    Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", J. Am. Stat. Assoc. 22;
+    `scipy.stats.binomtest`.
+    """
+    successes = round(share(flags) * len(flags))
+    interval = stats.binomtest(successes, len(flags)).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the distribution-free confidence interval of the median, between order statistics of the sample.
+
+    Args:
+        values: The sample, shape (n,), n >= 1; too small a sample has an interval that ends in NaN.
+        confidence: Coverage, between 0 and 1; discrete samples cover at least as much.
+
+    Raises:
+        ValueError: The sample is empty or holds a non-finite value.
+
+    Source: Conover 1999, "Practical Nonparametric Statistics", section 3.2; `scipy.stats.quantile_test`.
+    """
+    interval = stats.quantile_test(_sample(values), p=0.5).confidence_interval(confidence)
+    return float(interval.low), float(interval.high)

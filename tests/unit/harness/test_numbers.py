@@ -11,7 +11,7 @@ import pytest
 from harness.compare import TrajectoryDelta, token_divergence, trajectory_delta
 from harness.measures import loss_trend, sequence_repetition
 from harness.session import Measured
-from harness.statistics import median, quantile, share
+from harness.statistics import median, median_interval, quantile, share, share_interval
 
 
 def test_statistics() -> None:
@@ -34,6 +34,22 @@ def test_statistics_refuse_what_has_no_answer(values: list[float]) -> None:
 def test_share_refuses_what_is_no_flag(flags: list[bool]) -> None:
     with pytest.raises(ValueError, match=r"share|sample"):
         share(flags)
+
+
+def test_intervals_have_the_published_values() -> None:
+    low, high = share_interval([True] * 15 + [False] * 5)  # Newcombe 1998 gives Wilson's interval by this formula
+    z, n, p = 1.959963984540054, 20, 0.75
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert (low, high) == pytest.approx(((centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)))
+    assert share_interval([True] * 20)[0] == pytest.approx(0.8389, abs=1e-4)  # never the degenerate (1, 1)
+    assert median_interval(list(range(1, 21))) == (6.0, 15.0)  # tabulated order statistics of n = 20
+
+
+def test_intervals_refuse_what_has_no_answer() -> None:
+    with pytest.raises(ValueError, match=r"sample|share"):
+        share_interval([])
+    with pytest.raises(ValueError, match="sample"):
+        median_interval([1.0, math.nan])
 
 
 def test_sequence_repetition() -> None:
