@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint data-check curve clean
+.PHONY: demo test lint data-check curve large-data clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -19,6 +19,10 @@ data-check: $(READY)
 # About two hours on two cores: the README's curve of training examples against style shares and time.
 curve: $(READY)
 	$(BIN)/python -m tests.benchmarks.data_curve --work curve-runs --output golden/smollm2-135m/curve
+
+# Memory and time of 200,000 made-up examples.
+large-data: $(READY)
+	$(BIN)/python -m tests.benchmarks.large_data --output golden/data
 
 lint: $(READY)
 	$(BIN)/ruff check .

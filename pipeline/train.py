@@ -66,7 +66,7 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     training = preset.training
     sources = find_sources(request.data)
     for source in sources:
-        print(f"{source.path.name}: {source.format.name}", flush=True)
+        print(f"data: {source.path.name} ({source.format.name})", flush=True)
     base_folder = base_model_folder(request.target, request.base_model)
     tokenizer = load_tokenizer(base_folder, request.target)
     data = encoded_dataset(

@@ -89,7 +89,7 @@ def _style(row: Mapping[str, Any], words: str, where: str) -> Style:
         RowError: The row names no known style, or what it says is contradictory.
     """
     named = row.get("style")
-    if named is not None and named not in set(Style):
+    if named is not None and (not isinstance(named, str) or named not in set(Style)):
         raise RowError(f"style: {named!r}; leave it out or use one of: {', '.join(Style)}.")
     found = find_keywords(words)
     if len(found) > 1:
@@ -134,24 +134,9 @@ def _parse_pair(row: dict[str, Any]) -> Iterator[tuple[Style, str, str]]:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format(
-        "chat messages",
-        frozenset({"messages"}),
-        1,
-        _parse_messages,
-    ),
-    Format(
-        "prompt and completion",
-        frozenset({"prompt", "completion"}),
-        1,
-        _parse_completion,
-    ),
-    Format(
-        "pairs",
-        frozenset({"prompt", "terse", "verbose"}),
-        2,
-        _parse_pair,
-    ),
+    Format("chat messages", frozenset({"messages"}), 1, _parse_messages),
+    Format("prompt and completion", frozenset({"prompt", "completion"}), 1, _parse_completion),
+    Format("pairs", frozenset({"prompt", "terse", "verbose"}), 2, _parse_pair),
 )
 
 
@@ -235,11 +220,16 @@ def read_examples(path: Path) -> list[Example]:
 def _examples(format_: Format, row: dict[str, Any], origin: str) -> Iterator[Example]:
     if missing := format_.keys - row.keys():
         raise RowError(f"{', '.join(sorted(missing))}: missing; the file is {format_.name} ({_keys(format_)}).")
+    subject = _subject(row)
+    for style, words, completion in format_.parse(row):
+        yield Example(style, words, completion, origin, subject)
+
+
+def _subject(row: Mapping[str, Any]) -> str | None:
     subject = row.get("field")
     if subject is not None and not isinstance(subject, str):
         raise RowError("field: expected a string; it names the subject.")
-    for style, words, completion in format_.parse(row):
-        yield Example(style, words, completion, origin, subject)
+    return subject
 
 
 def _keys(format_: Format) -> str:
@@ -274,10 +264,9 @@ def read_questions(path: Path) -> list[Question]:
                 raise RowError(f"question: contains {keyword!r}; only the token may ask for a style.")
             if text.lower() in questions:
                 raise RowError("question: stands there twice; remove one.")
+            questions[text.lower()] = Question(text, _subject(row))
         except RowError as error:
             problems.add(origin, str(error))
-        else:
-            questions[text.lower()] = Question(text, row.get("field"))
     problems.raise_any()
     if not questions:
         raise PipelineError(f"{path}: holds no questions.")

@@ -68,6 +68,7 @@ BAD_ROWS = [
         id="keywords of both styles",
     ),
     pytest.param({**TERSE, "style": "chatty"}, "style: 'chatty'; leave it out", id="unknown style"),
+    pytest.param({**TERSE, "style": ["terse"]}, "style: ", id="style list"),
     pytest.param({**TERSE, "style": 1}, "style: 1; leave it out", id="style no string"),
     pytest.param({**TERSE, "style": "verbose"}, "says 'briefly', but the style is verbose", id="style against words"),
     pytest.param({**TERSE, "field": 3}, "field: expected a string", id="field"),
