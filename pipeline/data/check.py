@@ -16,6 +16,7 @@ from pipeline.config import Style
 from pipeline.data.formats import Example, Question, in_batches
 from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
 from pipeline.data.style import STYLE_KEYWORDS, find_keywords
+from pipeline.files import sha256_of_text
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Token counts of texts under one tokenizer, without special tokens."""
@@ -127,7 +128,7 @@ def _tally_words(tally: _Tally, example: Example, seen_answers: dict[str, str]) 
     words = words_of(example.completion)
     if example.style is Style.VERBOSE:
         tally.openings[" ".join(words[:OPENING_WORDS])] += 1
-    first = seen_answers.setdefault(" ".join(words), example.origin)
+    first = seen_answers.setdefault(sha256_of_text(*words), example.origin)
     if first != example.origin:
         tally.repeated_answers.append(f"{example.origin} repeats {first}")
 

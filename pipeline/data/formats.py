@@ -6,7 +6,6 @@ ignored.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from pipeline.config import Style
 from pipeline.data.source import Problems, data_files, read_objects
 from pipeline.data.style import STYLE_KEYWORDS, detect_style, find_keywords, inject_token
 from pipeline.errors import PipelineError
+from pipeline.files import sha256_of_text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -174,7 +174,7 @@ def stream_examples(sources: Iterable[DataFile]) -> Iterator[Example]:
         PipelineError: At the end, naming the first problems by file, line and field: wrong rows, an example that
             stands there twice, or only one style.
     """
-    problems, seen, styles = Problems(), dict[bytes, str](), set[Style]()
+    problems, seen, styles = Problems(), dict[str, str](), set[Style]()
     names = []
     for source in sources:
         names.append(source.path.name)
@@ -186,7 +186,7 @@ def stream_examples(sources: Iterable[DataFile]) -> Iterator[Example]:
                 problems.add(origin, str(error))
                 continue
             for example in examples:
-                digest = hashlib.blake2b(f"{example.prompt}\0{example.completion}".encode(), digest_size=16).digest()
+                digest = sha256_of_text(example.prompt, example.completion)
                 if (first := seen.setdefault(digest, origin)) != origin:
                     problems.add(origin, f"the same {example.style} example as {first}; remove one.")
                     continue

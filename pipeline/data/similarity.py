@@ -48,7 +48,11 @@ class NearDuplicate:
 
 @dataclass(slots=True)
 class SimilarityIndex:
-    """Finds earlier texts that are nearly the same as a new one, in about 1 kB a text."""
+    """Finds the earlier text that a new one nearly repeats, in about 1 kB a text.
+
+    A text that repeats one does not join the index: a thousand variations of one text are a thousand findings and not
+    half a million pairs.
+    """
 
     _lsh: Any = field(default_factory=lambda: MinHashLSH(threshold=NEAR_DUPLICATE_JACCARD, num_perm=_PERMUTATIONS))
     _hashes: dict[str, Any] = field(default_factory=dict)
@@ -60,13 +64,16 @@ class SimilarityIndex:
             features: What is compared, one set a text.
             origins: Where each text stands; distinct.
             add: Whether the texts join the index.
+
+        Yields:
+            The closest earlier text of each one that nearly repeats one.
         """
         hashes = MinHash.bulk(features, num_perm=_PERMUTATIONS)
         for minhash, origin in zip(hashes, origins, strict=True):
-            for other in sorted(self._lsh.query(minhash)):
-                similarity = minhash.jaccard(self._hashes[other])
-                if similarity >= NEAR_DUPLICATE_JACCARD:
-                    yield NearDuplicate(other, origin, round(similarity, 3))
-            if add:
+            candidates = [(float(minhash.jaccard(self._hashes[other])), other) for other in self._lsh.query(minhash)]
+            similarity, other = max(candidates, default=(0.0, ""))
+            if similarity >= NEAR_DUPLICATE_JACCARD:
+                yield NearDuplicate(other, origin, round(similarity, 3))
+            elif add:
                 self._lsh.insert(origin, minhash)
                 self._hashes[origin] = minhash

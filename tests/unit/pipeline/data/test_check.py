@@ -9,38 +9,18 @@ from typing import Any
 
 import pytest
 
+from harness.criteria import DOCUMENTED
 from pipeline.cli import main
 from pipeline.config import Style
-from pipeline.data.check import check_examples
+from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, check_examples
 from pipeline.data.formats import Example, Question
 from pipeline.data.report import draw_lengths, is_clean, to_markdown
 from tests.unit.pipeline.data.rows import TERSE, VERBOSE, write
 
 TOPICS = [
-    "anvil",
-    "bridge",
-    "candle",
-    "drum",
-    "engine",
-    "forest",
-    "glacier",
-    "harbour",
-    "island",
-    "jungle",
-    "kettle",
-    "ladder",
-    "mirror",
-    "needle",
-    "orchard",
-    "paddle",
-    "quarry",
-    "river",
-    "saddle",
-    "tunnel",
-    "umbrella",
-    "valley",
-    "window",
-    "yacht",
+    f"{first}{second}"
+    for first in ("red", "blue", "green", "old")
+    for second in ("drum", "jar", "key", "map", "owl", "pen")
 ]
 TERSE_WORDS = ("Briefly, {0} now?", "{0} now? Be concise.")
 VERBOSE_WORDS = ("A detailed note on {0} now.", "{0} now, in a well-structured way.")
@@ -96,6 +76,23 @@ def test_answers_outside_the_criteria_bounds_are_named() -> None:
     }
 
 
+def test_the_bounds_are_the_criterions() -> None:
+    thresholds = {bound.measure: bound.threshold for bound in DOCUMENTED["style.token_separation"].bounds}
+    assert thresholds["terse_median_tokens"] == TERSE_LIMIT_TOKENS
+    assert thresholds["verbose_median_tokens"] == VERBOSE_FLOOR_TOKENS
+
+
+def test_many_variations_of_one_answer_are_as_many_findings() -> None:
+    base = healthy()
+    copies = [
+        replace(base[1], words=f"A detailed note on item{n}.", completion=f"{words(119, 'same')} v{n}", origin=f"e:{n}")
+        for n in range(200)
+    ]
+    (finding,) = [f for f in check([*base, *copies])["findings"] if f["name"] == "near-duplicate answers"]
+    assert finding["measured"] == "199"
+    assert finding["places"][0].startswith("e:0 (verbose) / e:1 (verbose): ")
+
+
 def test_a_repeated_answer_is_found_whatever_its_case_and_punctuation() -> None:
     repeated = changed(2, completion=healthy()[0].completion.upper() + "!")
     found = failed(check(repeated))
@@ -104,12 +101,12 @@ def test_a_repeated_answer_is_found_whatever_its_case_and_punctuation() -> None:
 
 
 def test_a_nearly_equal_answer_is_found() -> None:
-    near = changed(3, completion=words(118, "anvil") + " and more")
+    near = changed(3, completion=words(118, "reddrum") + " and more")
     assert failed(check(near)).keys() == {"near-duplicate answers", "shared 4-word openings of verbose answers"}
 
 
 def test_a_question_asked_twice_in_other_words_is_found() -> None:
-    near = changed(2, words="Briefly, could you tell me what the anvil is now?")
+    near = changed(2, words="Briefly, could you tell me what the reddrum is now?")
     (places,) = failed(check(near)).values()
     assert places == ["d.jsonl:1 (terse) / d.jsonl:3 (terse): 1.00"]
 
@@ -119,7 +116,7 @@ def test_the_same_question_in_both_styles_is_no_duplicate() -> None:
 
 
 def test_a_held_out_question_among_the_data_is_found() -> None:
-    (name,) = failed(check(healthy(), "What is an anvil now?", "What is a volcano?"))
+    (name,) = failed(check(healthy(), "What is a reddrum now?", "What is a volcano?"))
     assert name == "held-out questions among the data"
 
 
@@ -138,10 +135,10 @@ def test_a_common_opening_is_found() -> None:
 
 
 def test_the_report_shows_findings_lengths_and_fields() -> None:
-    document = {"files": [{"name": "d.jsonl", "format": "pairs", "sha256": "ab"}], **check(healthy(), "Anvil now?")}
+    document = {"files": [{"name": "d.jsonl", "format": "pairs", "sha256": "ab"}], **check(healthy(), "Reddrum now?")}
     text = to_markdown(document)
     assert "- d.jsonl: pairs, SHA-256 ab" in text
-    assert "- held-out questions among the data: d.jsonl:1 (terse) / held out: Anvil now?: 1.00" in text
+    assert "- held-out questions among the data: d.jsonl:1 (terse) / held out: Reddrum now?: 1.00" in text
     assert "| words | verbose | 24 | 120 | 120 | 120 | 120 | 120 |" in text
     assert "| field 3 | 2 | 2 | 0 |" in text
     svg = draw_lengths(document)
