@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -127,7 +128,7 @@ def _configure_data(parser: argparse.ArgumentParser) -> None:
 
 def _data(arguments: argparse.Namespace) -> int:
     from pipeline.data.check import check_examples
-    from pipeline.data.encoding import token_counter
+    from pipeline.data.encoding import answer_lengths
     from pipeline.data.formats import find_sources, read_questions
     from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
     from pipeline.data.store import stream_with_progress
@@ -135,9 +136,11 @@ def _data(arguments: argparse.Namespace) -> int:
     from pipeline.targets import base_model_folder
 
     sources = find_sources(arguments.path)
+    max_tokens = PRESETS["lean"].training.max_sequence_tokens
     targets = {name: TARGETS[target] for name, target in CHECKED_TOKENIZERS.items()}
     counters = {
-        name: token_counter(load_tokenizer(base_model_folder(target), target)) for name, target in targets.items()
+        name: partial(answer_lengths, load_tokenizer(base_model_folder(target), target), max_tokens)
+        for name, target in targets.items()
     }
     document = check_examples(stream_with_progress(sources), read_questions(arguments.held_out), counters)
     document = {"files": describe_files(sources), **document}

@@ -15,11 +15,12 @@ from typing import Any, Literal
 from pipeline.config import Style
 from pipeline.data.formats import Example, Question, in_batches
 from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
+from pipeline.data.source import Problems
 from pipeline.data.style import STYLE_KEYWORDS, find_keywords
 from pipeline.files import sha256_of_text
 
-CountTokens = Callable[[Sequence[str]], list[int]]
-"""Token counts of texts under one tokenizer, without special tokens."""
+AnswerLengths = Callable[[Sequence[Example], Problems], list[int]]
+"""Token counts of answers under one tokenizer; notes the examples that training would refuse."""
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
@@ -75,7 +76,7 @@ class _Tally:
 
 
 def check_examples(
-    examples: Iterable[Example], held_out: Sequence[Question], tokenizers: Mapping[str, CountTokens]
+    examples: Iterable[Example], held_out: Sequence[Question], tokenizers: Mapping[str, AnswerLengths]
 ) -> dict[str, Any]:
     """Measure a data set.
 
@@ -86,12 +87,16 @@ def check_examples(
 
     Returns:
         Plain JSON values: counts, lengths in tokens and ``findings``.
+
+    Raises:
+        PipelineError: Training would refuse an example.
     """
+    problems = Problems()
     tally = _Tally(lengths={name: {style: [] for style in Style} for name in tokenizers})
     answers, seen_answers = SimilarityIndex(), dict[str, str]()
     questions = {style: SimilarityIndex() for style in Style}
     for batch in in_batches(examples):
-        _tally_lengths(tally, batch, tokenizers)
+        _tally_lengths(tally, batch, tokenizers, problems)
         for example in batch:
             _tally_words(tally, example, seen_answers)
         places = [f"{example.origin} ({example.style})" for example in batch]
@@ -102,6 +107,7 @@ def check_examples(
             same = [(e.words, place) for e, place in zip(batch, places, strict=True) if e.style is style]
             features = [question_features(words) for words, _ in same]
             tally.near_questions += index.similar(features, [place for _, place in same], add=True)
+    problems.raise_any()
     leaks = [
         leak
         for question in held_out
@@ -111,9 +117,14 @@ def check_examples(
     return _document(tally, held_out, leaks)
 
 
-def _tally_lengths(tally: _Tally, batch: Sequence[Example], tokenizers: Mapping[str, CountTokens]) -> None:
-    for name, count_tokens in tokenizers.items():
-        for example, tokens in zip(batch, count_tokens([example.completion for example in batch]), strict=True):
+def _tally_lengths(
+    tally: _Tally, batch: Sequence[Example], tokenizers: Mapping[str, AnswerLengths], problems: Problems
+) -> None:
+    for name, answer_lengths in tokenizers.items():
+        lengths = answer_lengths(batch, problems)
+        if problems.count:
+            return
+        for example, tokens in zip(batch, lengths, strict=True):
             tally.lengths[name][example.style].append(tokens)
             if not (tokens < TERSE_LIMIT_TOKENS if example.style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS):
                 tally.outside[name].append(f"{example.origin}: {example.style}, {tokens} tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from pipeline.config import Style
@@ -90,9 +90,10 @@ def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens if token not in own))
 
 
-def token_counter(tokenizer: Any) -> Callable[[Sequence[str]], list[int]]:
-    """Counts the tokens of texts, special tokens left out."""
-    return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example], problems: Problems) -> list[int]:
+    """Tokens of each answer as it stands in training, its EOS left out; see ``encode`` for what is refused."""
+    encoded = encode(tokenizer, examples, max_tokens, problems)
+    return [len(row["input_ids"]) - row["prompt_length"] - 1 for row in encoded]
 
 
 def training_order(styles: Sequence[str], lengths: Sequence[int], *, seed: int, window: int | None) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from pipeline.config import Style
 from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, check_examples
 from pipeline.data.formats import Example, Question
 from pipeline.data.report import draw_lengths, is_clean, to_markdown
-from tests.unit.pipeline.data.rows import TERSE, VERBOSE, write
+from pipeline.data.source import Problems
+from tests.unit.pipeline.data.rows import TERSE, VERBOSE, message, write
 
 TOPICS = [
     f"{first}{second}"
@@ -40,8 +42,8 @@ def healthy() -> list[Example]:
     return examples
 
 
-def count_words(texts: Any) -> list[int]:
-    return [len(text.split()) for text in texts]
+def count_words(examples: Sequence[Example], problems: Problems) -> list[int]:
+    return [len(example.completion.split()) for example in examples]
 
 
 def check(examples: list[Example], *held_out: str) -> dict[str, Any]:
@@ -158,6 +160,17 @@ def test_the_command_checks_a_file_and_keeps_its_figures(
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"check.json", "check.md", "answer_tokens.svg"}
 
 
-def test_the_command_refuses_what_training_would_refuse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "check", str(write(tmp_path / "own.jsonl", TERSE))]) == 1
-    assert "own.jsonl: no verbose example" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([TERSE], "own.jsonl: no verbose example"),
+        ([TERSE, VERBOSE, message(1, content="Use [INST].")], "own.jsonl:3: contains [INST], a control token"),
+        ([TERSE, VERBOSE, message(1, content="word " * 3000)], "own.jsonl:3: 30"),
+    ],
+    ids=["one style", "control token", "too long"],
+)
+def test_the_command_refuses_what_training_would_refuse(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str], rows: list[Any], expected: str
+) -> None:
+    assert main(["data", "check", str(write(tmp_path / "own.jsonl", *rows))]) == 1
+    assert expected in capsys.readouterr().err
