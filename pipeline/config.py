@@ -232,7 +232,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                     "micro_batch_size": 2,
                     "accumulation_steps": 2,
                     "learning_rate": 1e-3,
-                    "max_examples": 240,
+                    "max_examples": 640,
                     "save_steps": 25,
                     "gradient_checkpointing": False,
                 },

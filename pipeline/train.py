@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from pipeline.compat import checkpointing_arguments, warmup_arguments
-from pipeline.config import GIB, Preset, Target
+from pipeline.config import GIB, Preset, Target, TrainingConfig
 from pipeline.data.encoding import collate, training_order
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
@@ -64,30 +64,15 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     """
     preset = hardware_preset(request.preset, request.device)
     training = preset.training
-    sources = find_sources(request.data)
-    for source in sources:
-        print(f"data: {source.path.name} ({source.format.name})", flush=True)
     base_folder = base_model_folder(request.target, request.base_model)
     tokenizer = load_tokenizer(base_folder, request.target)
-    data = encoded_dataset(
-        EncodingRequest(
-            sources,
-            tokenizer,
-            sha256_of(*sorted(base_folder.glob("tokenizer*"))),
-            training.max_sequence_tokens,
-            training.max_examples,
-        )
-    )
+    data, data_identity = _tokenised(request.data, tokenizer, base_folder, training)
     run = RunFolder(request.output)
     identity = {
         "target": request.target.name,
         "device": request.device,
         "preset": preset.describe(),
-        "data": {
-            "file": request.data.name,
-            "sha256": sha256_of(*(source.path for source in sources)),
-            "examples": len(data),
-        },
+        "data": data_identity,
         "base_model_sha256": weights_digest(base_folder),
     }
     earlier = run.open(identity)
@@ -120,6 +105,21 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     )
     run.discard_checkpoints()
     return run.read_record()
+
+
+def _tokenised(
+    path: Path, tokenizer: Any, base_folder: Path, training: TrainingConfig
+) -> tuple[Any, dict[str, str | int]]:
+    """The encoded examples, and what names them in the run's record."""
+    sources = find_sources(path)
+    for source in sources:
+        print(f"data: {source.path.name} ({source.format.name})", flush=True)
+    tokenizer_sha256 = sha256_of(*sorted(base_folder.glob("tokenizer*")))
+    data = encoded_dataset(
+        EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
+    )
+    files_sha256 = sha256_of(*(source.path for source in sources))
+    return data, {"file": path.name, "sha256": files_sha256, "examples": len(data)}
 
 
 def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder, device: str) -> dict[str, Any]:

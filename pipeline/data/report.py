@@ -110,4 +110,7 @@ def _length_rows(name: str, styles: Mapping[str, Mapping[Any, int]]) -> list[tup
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    return [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
+    def cell(value: object) -> str:
+        return str(value).replace("|", r"\|").replace("\n", " ")
+
+    return [f"| {' | '.join(map(cell, row))} |" for row in (head, ["---"] * len(head), *rows)]
