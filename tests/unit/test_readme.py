@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 
 from harness.report import table_markdown
+from pipeline.config import TARGETS
+from pipeline.data.formats import FORMATS, find_sources, read_examples
+from pipeline.files import TRAINING_DATA, sha256_of
+from tests.benchmarks.data_curve import EXAMPLE_COUNTS, choose, draw, summarise, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +33,40 @@ def test_the_worst_cases_are_the_committed_ones() -> None:
     ]
     longest, shortest = measured["terse_worst_tokens"], measured["verbose_worst_tokens"]
     assert f"longest TERSE answer had {longest} tokens and the shortest VERBOSE answer {shortest}." in README
+
+
+def test_the_curve_is_the_committed_one_and_the_demo_follows_it() -> None:
+    folder = ROOT / "golden" / "smollm2-135m" / "curve"
+    document = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
+    table = (folder / "curve.md").read_text(encoding="utf-8")
+    assert table == to_markdown(document)
+    assert table in README
+    assert (folder / "curve.svg").read_text(encoding="utf-8") == draw(document)
+    assert document["provenance"]["git_dirty"] is False
+    assert [point["examples"] for point in document["points"]] == [0, *EXAMPLE_COUNTS]
+    for point in document["points"]:
+        assert point.items() >= json.loads(json.dumps(summarise(point["answers"]))).items()
+    assert {point["data_sha256"] for point in document["points"][1:]} == {sha256_of(TRAINING_DATA)}
+    assert document["chosen_examples"] == choose(document["points"])
+    assert TARGETS["smollm2-135m"].lean["max_examples"] == document["chosen_examples"]
+
+
+def test_the_shown_formats_are_the_ones_that_are_read(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| ([a-z ]+) \| `(\{.*\})` \|$", README, flags=re.MULTILINE)
+    assert [name for name, _ in rows] == [known.name for known in FORMATS]
+    for number, (_, row) in enumerate(rows):
+        (tmp_path / f"{number}.jsonl").write_text(row, encoding="utf-8")
+    assert [source.format.name for source in find_sources(tmp_path)] == [name for name, _ in rows]
+    assert [example.style for example in read_examples(tmp_path)] == ["terse", "verbose", "terse", "verbose"]
+
+
+def test_the_figures_of_large_data_are_the_committed_ones() -> None:
+    document = json.loads((ROOT / "golden" / "data" / "large_data.json").read_text(encoding="utf-8"))
+    first, last = document["points"][0], document["points"][-1]
+    assert f"{last['examples']:,} made-up examples ({last['file_mib']:.0f} MiB)" in README
+    assert f"read in {last['reading_s']:.0f} s" in README
+    grown_mib = last["peak_rss_mib"] - first["peak_rss_mib"]
+    assert f"peak of {last['peak_rss_mib']:.0f} MiB, {grown_mib:.0f} MiB more than {first['examples']:,}" in README
 
 
 def test_every_link_leads_to_a_file() -> None:
