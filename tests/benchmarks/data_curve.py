@@ -154,7 +154,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         "VERBOSE in bound",
         "TERSE median",
         "VERBOSE median",
-        "ended by itself",
+        "ended by itself (TERSE, VERBOSE)",
     ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *_rows(document["points"])))
 
