@@ -14,6 +14,7 @@ from pipeline.files import ASSETS
 NEAR_DUPLICATE_JACCARD = 0.7
 """From this similarity on two texts count as near duplicates (Lee et al. 2022 and The Stack use 0.7 to 0.85)."""
 _PERMUTATIONS = 128
+_SCHEME = "affine64"  # with 32-bit hashes a hundred thousand one-word questions hold a few false duplicates
 _SHINGLE_WORDS = 3
 _ASKING = frozenset((ASSETS / "asking_words.txt").read_text(encoding="utf-8").split())
 """Words that ask rather than say what is asked about; two questions are compared without them."""
@@ -48,7 +49,7 @@ class NearDuplicate:
 
 @dataclass(slots=True)
 class SimilarityIndex:
-    """Finds the earlier text that a new one nearly repeats, in about 1 kB a text.
+    """Finds the earlier text that a new one nearly repeats, in about 7 kB a text.
 
     A text that repeats one does not join the index: a thousand variations of one text are a thousand findings and not
     half a million pairs.
@@ -68,7 +69,7 @@ class SimilarityIndex:
         Yields:
             The closest earlier text of each one that nearly repeats one.
         """
-        hashes = MinHash.bulk(features, num_perm=_PERMUTATIONS)
+        hashes = MinHash.bulk(features, num_perm=_PERMUTATIONS, scheme=_SCHEME)
         for minhash, origin in zip(hashes, origins, strict=True):
             candidates = [(float(minhash.jaccard(self._hashes[other])), other) for other in self._lsh.query(minhash)]
             similarity, other = max(candidates, default=(0.0, ""))

@@ -16,6 +16,7 @@ from pipeline.config import Style
 from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, check_examples
 from pipeline.data.formats import Example, Question
 from pipeline.data.report import draw_lengths, is_clean, to_markdown
+from pipeline.data.similarity import SimilarityIndex, question_features
 from pipeline.data.source import Problems
 from tests.unit.pipeline.data.rows import TERSE, VERBOSE, message, write
 
@@ -111,6 +112,12 @@ def test_a_question_asked_twice_in_other_words_is_found() -> None:
     near = changed(2, words="Briefly, could you tell me what the reddrum is now?")
     (places,) = failed(check(near)).values()
     assert places == ["d.jsonl:1 (terse) / d.jsonl:3 (terse): 1.00"]
+
+
+def test_two_words_whose_32_bit_hashes_are_equal_are_no_duplicates() -> None:
+    index = SimilarityIndex()
+    features = [question_features(f"What is {number}?") for number in (35097, 40686, 10029, 47427)]
+    assert list(index.similar(features, ["a", "b", "c", "d"], add=True)) == []
 
 
 def test_the_same_question_in_both_styles_is_no_duplicate() -> None:
