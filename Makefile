@@ -16,7 +16,7 @@ test: $(READY) lint
 data-check: $(READY)
 	$(BIN)/verbosity data check --output golden/data
 
-# About two hours on two cores: the README's curve of training examples against style shares and time.
+# About an hour on two cores: the README's curve of training examples against style shares and time.
 curve: $(READY)
 	$(BIN)/python -m tests.benchmarks.data_curve --work curve-runs --output golden/smollm2-135m/curve
 

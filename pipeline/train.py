@@ -115,11 +115,9 @@ def _tokenised(
     for source in sources:
         print(f"data: {source.path.name} ({source.format.name})", flush=True)
     tokenizer_sha256 = sha256_of(*sorted(base_folder.glob("tokenizer*")))
-    data = encoded_dataset(
-        EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
-    )
-    files_sha256 = sha256_of(*(source.path for source in sources))
-    return data, {"file": path.name, "sha256": files_sha256, "examples": len(data)}
+    request = EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
+    data = encoded_dataset(request)
+    return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
 
 
 def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder, device: str) -> dict[str, Any]:

@@ -117,6 +117,11 @@ def check_examples(
     return _document(tally, held_out, leaks)
 
 
+def length_fits(style: Style, tokens: int) -> bool:
+    """Whether an answer has a length that the criteria ask of its style."""
+    return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
+
+
 def _tally_lengths(
     tally: _Tally, batch: Sequence[Example], tokenizers: Mapping[str, AnswerLengths], problems: Problems
 ) -> None:
@@ -126,7 +131,7 @@ def _tally_lengths(
             return
         for example, tokens in zip(batch, lengths, strict=True):
             tally.lengths[name][example.style].append(tokens)
-            if not (tokens < TERSE_LIMIT_TOKENS if example.style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS):
+            if not length_fits(example.style, tokens):
                 tally.outside[name].append(f"{example.origin}: {example.style}, {tokens} tokens")
 
 

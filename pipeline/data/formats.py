@@ -96,9 +96,13 @@ def _style(row: Mapping[str, Any], words: str, where: str) -> Style:
         both = " and ".join(repr(keywords[0]) for keywords in found.values())
         raise RowError(f"{where}: asks for both styles ({both}); keep the keyword of one.")
     if named is not None and found and named not in found:
-        keyword = next(iter(found.values()))[0]
-        raise RowError(f"{where}: says {keyword!r}, but the style is {named}; change one of them.")
+        raise RowError(f"{where}: says {_named(found)}, but the style is {named}; change one of them.")
     return detect_style(words) if named is None else Style(named)
+
+
+def _named(found: Mapping[Style, list[str]]) -> str:
+    """The first of the keywords found, quoted for a message."""
+    return repr(next(iter(found.values()))[0])
 
 
 def _parse_messages(row: dict[str, Any]) -> Iterator[tuple[Style, str, str]]:
@@ -126,8 +130,7 @@ def _parse_pair(row: dict[str, Any]) -> Iterator[tuple[Style, str, str]]:
     words = _text(row["prompt"], "prompt")
     answers = {style: _text(row[style.value], style.value) for style in Style}
     if found := find_keywords(words):
-        keyword = next(iter(found.values()))[0]
-        raise RowError(f"prompt: says {keyword!r}, but a pair answers it in both styles; leave the keyword out.")
+        raise RowError(f"prompt: says {_named(found)}, but a pair answers it in both styles; leave the keyword out.")
     if answers[Style.TERSE] == answers[Style.VERBOSE]:
         raise RowError("verbose: the same text as terse; write a longer answer.")
     yield from ((style, words, answer) for style, answer in answers.items())
@@ -260,8 +263,7 @@ def read_questions(path: Path) -> list[Question]:
         try:
             text = _text(row.get("question"), "question")
             if found := find_keywords(text):
-                keyword = next(iter(found.values()))[0]
-                raise RowError(f"question: contains {keyword!r}; only the token may ask for a style.")
+                raise RowError(f"question: contains {_named(found)}; only the token may ask for a style.")
             if text.lower() in questions:
                 raise RowError("question: stands there twice; remove one.")
             questions[text.lower()] = Question(text, _subject(row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from datasketch import MinHash, MinHashLSH
@@ -16,8 +17,6 @@ NEAR_DUPLICATE_JACCARD = 0.7
 _PERMUTATIONS = 128
 _SCHEME = "affine64"  # with 32-bit hashes a hundred thousand one-word questions hold a few false duplicates
 _SHINGLE_WORDS = 3
-_ASKING = frozenset((ASSETS / "asking_words.txt").read_text(encoding="utf-8").split())
-"""Words that ask rather than say what is asked about; two questions are compared without them."""
 
 
 def words_of(text: str) -> list[str]:
@@ -25,10 +24,16 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
+@cache
+def _asking_words() -> frozenset[str]:
+    """Words that ask rather than say what is asked about; two questions are compared without them."""
+    return frozenset((ASSETS / "asking_words.txt").read_text(encoding="utf-8").split())
+
+
 def question_features(text: str) -> set[bytes]:
     """What a question is about, as a set of its content words; all its words if none is left."""
     words = words_of(text)
-    return {word.encode() for word in words if word not in _ASKING} or {word.encode() for word in words}
+    return {word.encode() for word in words if word not in _asking_words()} or {word.encode() for word in words}
 
 
 def answer_features(text: str) -> set[bytes]:

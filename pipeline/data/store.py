@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import building_folder, cache_folder, sha256_of, sha256_of_text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EncodingRequest:
     """What decides the tokens of a data set.
 
@@ -36,13 +37,17 @@ class EncodingRequest:
     max_tokens: int
     max_examples: int | None
 
+    @cached_property
+    def data_sha256(self) -> str:
+        """Digest of the files."""
+        return sha256_of(*(source.path for source in self.sources))
+
     @property
     def key(self) -> str:
         """Digest of everything the result depends on, this package's code included."""
         code = sha256_of(*sorted(Path(__file__).parent.glob("*.py")))
-        data = sha256_of(*(source.path for source in self.sources))
-        template = self.tokenizer.chat_template
-        return sha256_of_text(code, data, self.tokenizer_sha256, template, str(self.max_tokens), str(self.max_examples))
+        tokens = (self.tokenizer_sha256, self.tokenizer.chat_template, str(self.max_tokens), str(self.max_examples))
+        return sha256_of_text(code, self.data_sha256, *tokens)
 
 
 def encoded_dataset(request: EncodingRequest) -> Any:

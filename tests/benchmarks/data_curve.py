@@ -12,7 +12,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from harness.provenance import collect
 from harness.statistics import median, median_interval, share, share_interval
 from pipeline.cli import DEFAULT_TARGET, apply_environment
 from pipeline.config import UNCONSTRAINED, Style, get_target, resolve_preset
-from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
+from pipeline.data.check import length_fits
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.runs import RunFolder
@@ -42,7 +43,7 @@ def measure(work: Path, counts: Sequence[int]) -> dict[str, Any]:
     """Train and ask for each count, and without an adapter; finished points are read back from ``work``."""
     points = [_kept(work / "0.json", lambda: {"examples": 0, "answers": _ask(_without_adapter())})]
     for count in counts:
-        points.append(_kept(work / f"{count}.json", lambda count=count: _point(work, count)))
+        points.append(_kept(work / f"{count}.json", partial(_point, work, count)))
     summarised = [{**point, **summarise(point["answers"])} for point in points]
     return {
         "command": "make curve",
@@ -74,7 +75,7 @@ def summarise(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     summary = {}
     for style, rows in answers.items():
         lengths = [row["tokens"] for row in rows]
-        fits = [n < TERSE_LIMIT_TOKENS if style == Style.TERSE else n > VERBOSE_FLOOR_TOKENS for n in lengths]
+        fits = [length_fits(Style(style), tokens) for tokens in lengths]
         ended = [row["finish_reason"] == "eos" for row in rows]
         in_bound = [fit and end for fit, end in zip(fits, ended, strict=True)]
         summary[style] = {
@@ -88,7 +89,7 @@ def summarise(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return summary
 
 
-def _kept(path: Path, make: Any) -> dict[str, Any]:
+def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomically(path, json.dumps(make()) + "\n")
