@@ -172,9 +172,10 @@ def run_server(app: Flask, engine: Engine, *, host: str, port: int) -> None:
         ident=None,
     )
     address = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{address}:{server.effective_port}", flush=True)
+    # Before the announcement: who reads it may stop the server at once.
     signal.signal(signal.SIGTERM, _stop)
     try:
+        print(f"listening on http://{address}:{server.effective_port}", flush=True)
         server.run()
     finally:
         server.close()
