@@ -13,9 +13,9 @@ import pytest
 
 from harness import provenance
 from harness.criteria import DOCUMENTED
-from harness.document import portable_arguments
-from harness.golden import Compare, GoldenStore
-from harness.report import table_text
+from harness.golden.store import Compare, GoldenStore
+from harness.report.document import portable_arguments
+from harness.report.table import table_text
 from harness.session import AcceptanceSession, Measured, Trial
 from harness.verdict import Decision, Outcome, Subject
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import document, report
 from harness.criteria import DOCUMENTED, Criterion
 from harness.files import write_text_atomically
+from harness.report import document, page
 from harness.verdict import (
     EXIT_CODES,
     NOT_REACHED,
@@ -247,4 +247,4 @@ class AcceptanceSession:
             raise RuntimeError("the session is not concluded")
         text = json.dumps(self.document, indent=2, allow_nan=False) + "\n"
         write_text_atomically(self.folder / "acceptance.json", text)
-        report.write_report(self.document, self.folder)
+        page.write_report(self.document, self.folder)

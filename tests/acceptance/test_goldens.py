@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.compare import token_divergence, trajectory_delta
+from harness.golden.compare import token_divergence, trajectory_delta
 from harness.plugin import Golden
 from pipeline.config import UNCONSTRAINED, Style, Target
 from pipeline.generate import generate_with_style

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from harness.report import table_markdown
+from harness.report.table import table_markdown
 from pipeline.config import TARGETS
 from pipeline.data.formats import FORMATS, find_sources, read_examples
 from pipeline.files import TRAINING_DATA, sha256_of

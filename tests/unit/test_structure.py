@@ -50,7 +50,7 @@ def module_name(path: Path) -> str:
 
 
 PIPELINE = sorted((ROOT / "pipeline").rglob("*.py"))
-HARNESS = sorted((ROOT / "harness").glob("*.py"))
+HARNESS = sorted((ROOT / "harness").rglob("*.py"))
 
 
 def test_harness_and_pipeline_do_not_know_each_other() -> None:

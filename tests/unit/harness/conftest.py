@@ -12,8 +12,8 @@ import matplotlib.backends.backend_svg  # noqa: F401
 import numpy  # noqa: F401
 import pytest
 
-import harness.figures
-import harness.plugin  # noqa: F401
+import harness.plugin
+import harness.report.figures  # noqa: F401
 from harness.criteria import DOCUMENTED, Bound
 
 

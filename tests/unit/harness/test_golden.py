@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.files import write_text_atomically
-from harness.golden import (
+from harness.golden.store import (
     GoldenMismatch,
     GoldenMissing,
     GoldenRecorded,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.compare import TrajectoryDelta, token_divergence, trajectory_delta
+from harness.golden.compare import TrajectoryDelta, token_divergence, trajectory_delta
 from harness.measures import loss_trend, sequence_repetition
 from harness.session import Measured
 from harness.statistics import median, median_interval, quantile, share, share_interval

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness.criteria import DOCUMENTED
-from harness.document import build, portable_arguments
-from harness.report import table_markdown, table_text, write_report
+from harness.report.document import build, portable_arguments
+from harness.report.page import write_report
+from harness.report.table import table_markdown, table_text
 from harness.verdict import CriterionResult, Outcome, Subject, judge
 
 SEPARATION = "style.token_separation"

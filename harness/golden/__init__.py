@@ -1,0 +1,1 @@
+"""Recorded values ("goldens") in git, and comparing a run with them."""

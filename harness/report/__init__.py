@@ -1,0 +1,1 @@
+"""What a run leaves behind: the result document, tables, figures and the page."""
