@@ -1,4 +1,4 @@
-"""The documented success criteria as data: what must be measured, and what counts as success."""
+"""What a criterion is: what must be measured, and what counts as success."""
 
 from __future__ import annotations
 
@@ -6,18 +6,33 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
+
+from harness.statistics import MOST_FURTHER_TRIALS, Proportion, further_trials
 
 Comparison = Literal["<", "<=", ">", ">=", "=="]
 
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-}
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
+    {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
+)
+
+
+class Need(StrEnum):
+    """What a bound needs of the subject before it says anything."""
+
+    LEARNED_WEIGHTS = "learned weights"
+    MODEL = "the model itself"
+
+
+class BoundState(StrEnum):
+    """How a measured value stands to a bound."""
+
+    HOLDS = "holds"
+    VIOLATED = "violated"
+    UNDECIDED = "undecided"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -29,12 +44,17 @@ class Bound:
         comparison: How the measured value stands to the threshold on success.
         threshold: A finite number, or a boolean that the measure must equal.
         unit: Unit for display; empty for shares, ratios and booleans.
+        confidence: Where given, the measure is a `Proportion` and the true share behind it must meet the threshold
+            with this confidence; a sample too small to tell leaves the bound undecided.
+        needs: What a subject must offer for the bound to apply to it.
     """
 
     measure: str
     comparison: Comparison
     threshold: float | bool
     unit: str = ""
+    confidence: float | None = None
+    needs: tuple[Need, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a bound that could never be decided."""
@@ -45,12 +65,55 @@ class Bound:
                 raise ValueError(f"{self.measure}: a boolean threshold is compared with ==")
         elif not _is_finite_number(self.threshold):
             raise ValueError(f"{self.measure}: the threshold must be finite, got {self.threshold!r}")
+        if self.confidence is not None:
+            self._require_decidable_share(self.confidence)
 
-    def holds(self, value: object) -> bool:
-        """Return whether `value` meets the bound; NaN, infinities, None and other types never do."""
+    def _require_decidable_share(self, confidence: float) -> None:
+        if not 0.5 < confidence < 1:
+            raise ValueError(f"{self.measure}: a confidence lies between 0.5 and 1, got {confidence!r}")
+        if isinstance(self.threshold, bool) or self.comparison not in ("<=", ">=") or not 0 < self.threshold < 1:
+            raise ValueError(f"{self.measure}: with a confidence the bound is <= or >= a share between 0 and 1")
+
+    def state(self, value: object) -> BoundState:
+        """Return how `value` stands to the bound; NaN, infinities, None and other types violate it."""
+        if self.confidence is not None:
+            return self._share_state(value)
         if isinstance(self.threshold, bool):
-            return isinstance(value, bool) and value is self.threshold
-        return _is_finite_number(value) and _OPERATORS[self.comparison](value, self.threshold)
+            holds = isinstance(value, bool) and value is self.threshold
+        else:
+            holds = _is_finite_number(value) and _OPERATORS[self.comparison](value, self.threshold)
+        return BoundState.HOLDS if holds else BoundState.VIOLATED
+
+    def _share_state(self, value: object) -> BoundState:
+        if not isinstance(value, Proportion) or self.confidence is None:
+            return BoundState.VIOLATED
+        low, high = value.low(self.confidence), value.high(self.confidence)
+        if self.comparison == ">=":
+            good, bad = low >= self.threshold, high < self.threshold
+        else:
+            good, bad = high <= self.threshold, low > self.threshold
+        return BoundState.HOLDS if good else BoundState.VIOLATED if bad else BoundState.UNDECIDED
+
+    def complaint(self, value: object) -> str:
+        """Return why `value` does not meet the bound, and for an undecided one how many more samples it needs."""
+        if self.state(value) is not BoundState.UNDECIDED or not isinstance(value, Proportion):
+            return f"{self.describe()} does not hold: measured {_show(value)}"
+        missing = further_trials(value, lambda grown: self.state(grown) is not BoundState.UNDECIDED)
+        needed = f"more than {MOST_FURTHER_TRIALS}" if missing is None else str(missing)
+        return f"{self.describe()} is undecided by {_show(value)}, further samples needed at this share: {needed}"
+
+    def margin(self, value: object) -> float | None:
+        """Return the distance of `value` to the threshold, positive on the good side.
+
+        It is relative to the threshold's size (absolute where that is 0); None where there is no finite distance.
+        """
+        number = value.share if isinstance(value, Proportion) else value
+        if isinstance(self.threshold, bool) or not _is_finite_number(number):
+            return None
+        distance = (number - self.threshold) / (abs(self.threshold) or 1.0)
+        signed = -abs(distance) if self.comparison == "==" else -distance if "<" in self.comparison else distance
+        # Adding zero turns -0.0, which a reader would take for the bad side, into 0.0.
+        return signed + 0.0 if math.isfinite(signed) else None
 
     def describe(self) -> str:
         """Return the bound as text, for example `terse_median_tokens < 50 tokens`."""
@@ -60,33 +123,51 @@ class Bound:
     def limit(self) -> str:
         """The bound without its measure, for example `< 50 tokens`."""
         threshold = str(self.threshold) if isinstance(self.threshold, bool) else f"{self.threshold:g}"
-        return f"{self.comparison} {threshold} {self.unit}".rstrip()
+        sure = f" at {100 * self.confidence:g}% confidence" if self.confidence is not None else ""
+        return f"{self.comparison} {threshold} {self.unit}".rstrip() + sure
 
 
-def _is_finite_number(value: object) -> bool:
+def _is_finite_number(value: object) -> TypeGuard[int | float]:
     # bool is a subclass of int: True must not pass for 1.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, int) or math.isfinite(value)
 
 
+def _show(value: object) -> str:
+    if isinstance(value, Proportion):
+        return f"{value.successes} of {value.trials}"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
 @dataclass(frozen=True)
 class Criterion:
-    """One documented success criterion.
+    """One success criterion.
 
     Attributes:
         id: `group.name`, as used by the `criterion` mark.
-        sentence: The documented sentence.
+        sentence: What is promised, as documented.
         bounds: All must hold.
         source: Where the sentence and the statistics come from.
-        needs_learned_weights: Whether random weights can say nothing about it.
+        needs: What a subject must offer for any of it to apply.
+
+    Raises:
+        ValueError: The id is no `group.name`, or there is no bound, or two bounds share a measure.
     """
 
     id: str
     sentence: str
     bounds: tuple[Bound, ...]
     source: str
-    needs_learned_weights: bool = False
+    needs: tuple[Need, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a criterion that nothing could violate."""
+        group, _, name = self.id.partition(".")
+        if not group or not name:
+            raise ValueError(f"a criterion's id is group.name, got {self.id!r}")
+        if not self.bounds or len(set(self.required_measures)) != len(self.bounds):
+            raise ValueError(f"{self.id}: a criterion has at least one bound, each on a measure of its own")
 
     @property
     def group(self) -> str:
@@ -97,142 +178,3 @@ class Criterion:
     def required_measures(self) -> tuple[str, ...]:
         """Names of the measures that a test must record, in order."""
         return tuple(bound.measure for bound in self.bounds)
-
-
-_TRAINING = "golden document, success criteria: training"
-_STYLE = "golden document, success criteria: style"
-_DEPLOYMENT = "golden document, success criteria: deployment"
-
-_CRITERIA = (
-    Criterion(
-        "training.loads_in_4bit",
-        "Model loads in 4-bit",
-        (
-            Bound("is_loaded_in_4bit", "==", True),
-            Bound("nf4_double_quant_linear_share", "==", 1.0),
-            Bound("linear_bits_per_parameter", "<=", 4.6, "bits"),
-        ),
-        f"{_TRAINING}; Dettmers et al. 2023, QLoRA: NF4 with double quantisation takes 4.127 bits each",
-    ),
-    Criterion(
-        "training.gpu_memory",
-        "Training uses less than 12 GB of GPU memory",
-        (Bound("peak_memory_gib", "<", 12.0, "GiB"),),
-        _TRAINING,
-    ),
-    Criterion(
-        "training.completes",
-        "Training completes",
-        (Bound("exit_status", "==", 0), Bound("completed_step_share", "==", 1.0)),
-        _TRAINING,
-    ),
-    Criterion(
-        "training.loss_converges",
-        "Training loss falls",
-        (
-            Bound("non_finite_loss_count", "==", 0, "losses"),
-            Bound("last_to_first_fifth_loss_ratio", "<", 1.0),
-            Bound("loss_kendall_tau", "<", 0.0),
-            Bound("loss_kendall_p_value", "<", 0.05),
-        ),
-        f"{_TRAINING}; project: one-sided Kendall test of the loss against the step",
-        needs_learned_weights=True,
-    ),
-    Criterion(
-        "training.adapter_saves",
-        "The adapter is saved",
-        (
-            Bound("missing_tensor_count", "==", 0, "tensors"),
-            Bound("non_finite_tensor_count", "==", 0, "tensors"),
-            Bound("unmoved_lora_b_count", "==", 0, "tensors"),
-            Bound("digest_matches", "==", True),
-            Bound("reloads", "==", True),
-        ),
-        f"{_TRAINING}; project: lora_B starts at zero, so one that is still zero was not trained",
-    ),
-    Criterion(
-        "style.token_separation",
-        "TERSE answers stay under 50 tokens, VERBOSE answers exceed 80",
-        (
-            Bound("question_count", ">=", 20, "questions"),
-            Bound("terse_median_tokens", "<", 50, "tokens"),
-            Bound("terse_in_bound_share", ">=", 0.9),
-            Bound("verbose_median_tokens", ">", 80, "tokens"),
-            Bound("verbose_in_bound_share", ">=", 0.9),
-            Bound("preset_terse_median_tokens", "<", 50, "tokens"),
-            Bound("preset_verbose_median_tokens", ">", 80, "tokens"),
-        ),
-        f"{_STYLE}; project: an answer is in bound when it ended by itself on its style's side; 9 of 10 must",
-        needs_learned_weights=True,
-    ),
-    Criterion(
-        "style.consistency",
-        "Style is consistent",
-        (
-            Bound("question_count", ">=", 20, "questions"),
-            Bound("ordered_question_share", ">=", 0.9),
-            Bound("own_side_answer_share", ">=", 0.9),
-        ),
-        f"{_STYLE}; project: VERBOSE longer than TERSE in every decoding of a question, and answers on their"
-        " style's side of 65 tokens, the midpoint of 50 and 80",
-        needs_learned_weights=True,
-    ),
-    Criterion(
-        "style.generation_speed",
-        "Generation takes less than 30 seconds",
-        (
-            Bound("response_count", ">=", 4, "responses"),
-            Bound("terse_latency_max_s", "<", 30.0, "s"),
-            Bound("verbose_latency_max_s", "<", 30.0, "s"),
-        ),
-        _STYLE,
-    ),
-    Criterion(
-        "style.no_repetition",
-        "Answers do not repeat themselves",
-        (
-            Bound("answer_count", ">=", 20, "answers"),
-            Bound("seq_rep_4_mean", "<", 0.10),
-            Bound("looping_answer_share", "<=", 0.10),
-        ),
-        f"{_STYLE}; Welleck et al. 2020, Neural Text Generation with Unlikelihood Training: seq-rep-4 is"
-        " about 0.006 for human text and 0.44 for greedy maximum-likelihood text, so at 0.44 an answer loops",
-        needs_learned_weights=True,
-    ),
-    Criterion(
-        "deployment.server_starts",
-        "The server starts",
-        (Bound("ready", "==", True), Bound("startup_s", "<", 120.0, "s")),
-        f"{_DEPLOYMENT}; project: two minutes to readiness",
-    ),
-    Criterion(
-        "deployment.health_endpoint",
-        "GET /health answers",
-        (
-            Bound("status_code", "==", 200),
-            Bound("missing_field_count", "==", 0, "fields"),
-            Bound("identity_matches", "==", True),
-        ),
-        _DEPLOYMENT,
-    ),
-    Criterion(
-        "deployment.generate_endpoint",
-        "POST /generate answers",
-        (Bound("response_count", ">=", 2, "responses"), Bound("valid_response_share", "==", 1.0)),
-        _DEPLOYMENT,
-    ),
-    Criterion(
-        "deployment.error_handling",
-        "Malformed requests are refused",
-        (
-            Bound("case_count", ">=", 10, "cases"),
-            Bound("wrong_status_count", "==", 0, "cases"),
-            Bound("non_json_body_count", "==", 0, "cases"),
-            Bound("healthy_after", "==", True),
-        ),
-        _DEPLOYMENT,
-    ),
-)
-
-DOCUMENTED: Mapping[str, Criterion] = MappingProxyType({criterion.id: criterion for criterion in _CRITERIA})
-"""Every documented criterion by id, in the document's order."""

@@ -1,54 +1,40 @@
 """The pytest plugin: thin hooks over one `AcceptanceSession`.
 
-Load it with `pytest_plugins = ["harness.plugin"]` in the root conftest or with `-p harness.plugin`.
+Installing the project loads it, as any pytest plugin; a suite without a criterion does not notice.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import provenance
-from harness.criteria import DOCUMENTED
-from harness.golden.store import Compare, GoldenStore
-from harness.report.document import portable_arguments
-from harness.report.table import table_text
-from harness.session import AcceptanceSession, Measured, Trial
+from harness.criteria import Criterion
+from harness.documented import DOCUMENTED
+from harness.golden.plugin import GOLDEN_STATES, RECORDING_ORIGIN, RESULTS_FOLDER, results_folder
+from harness.measured import Measured
+from harness.session import AcceptanceSession
+from harness.trial import Trial
 from harness.verdict import Decision, Outcome, Subject
 
+pytest_plugins = ("harness.golden.plugin",)
+
 _SESSION = pytest.StashKey[AcceptanceSession]()
-_PROVENANCE = pytest.StashKey[dict[str, object]]()
 _TRIAL = pytest.StashKey[Trial]()
-_RESULTS_FOLDER = "acceptance-results"
+_WORKER_OUTPUT = "acceptance"
+_WORKER_USAGE_ERROR = "acceptance_usage_error"
 
 
 class AcceptanceHooks:
     """Hooks that a project's conftest may implement."""
 
-    @pytest.hookspec(firstresult=True)
-    def pytest_golden_environment(self, config: pytest.Config) -> str | None:
-        """Return the key of the hardware and versions that recorded values depend on."""
-
-
-class Golden:
-    """The golden of one test; see `GoldenStore.check`."""
-
-    def __init__(self, store: GoldenStore, module: str, name: str) -> None:
-        """Bind a store to a test's module and name."""
-        self._store, self._module, self._name = store, module, name
-
-    def check(
-        self,
-        value: object,
-        compare: Compare,
-        again: Callable[[], object] | None = None,
-        tolerance: object = None,
-    ) -> None:
-        """Compare `value` with the recorded one, or record it under `--golden-update`."""
-        self._store.check(self._module, self._name, value, compare, again, tolerance)
+    @pytest.hookspec
+    def pytest_acceptance_provenance(self, config: pytest.Config) -> Mapping[str, object] | None:
+        """Return more about where results come from, such as the GPU; added to the document's provenance."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,48 +43,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--acceptance-dir",
         metavar="DIR",
-        help=f"where the verdict and its report are written (default: {_RESULTS_FOLDER} in the root folder)",
-    )
-    group.addoption(
-        "--golden-update",
-        action="store_true",
-        help="record goldens from a clean commit; recording tests fail, so review, commit and run again",
+        help=f"where the verdict and its report are written (default: {RESULTS_FOLDER} in the root folder)",
     )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Offer `pytest_golden_environment`."""
+    """Offer the hooks."""
     pluginmanager.add_hookspecs(AcceptanceHooks)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks and start the session object."""
-    # A verdict needs every result in one process; workers would each decide about their own share.
-    if any(config.getoption(option, None) for option in ("numprocesses", "tx")):
-        raise pytest.UsageError("acceptance runs in one process: leave out -n, or load no harness.plugin")
-    config.addinivalue_line("markers", "criterion(id): the test decides this documented criterion")
     config.addinivalue_line(
-        "markers", "subject(name, learned, thresholds): the model under test, and its own thresholds"
+        "markers", "criterion(which): the test decides this criterion, a documented id or a Criterion of one's own"
     )
-    chosen = config.getoption("acceptance_dir")
-    folder = config.invocation_params.dir / chosen if chosen else config.rootpath / _RESULTS_FOLDER
-    config.stash[_SESSION] = AcceptanceSession(folder)
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse to record goldens of a state that no commit names."""
-    if session.config.getoption("golden_update"):
-        try:
-            provenance.require_clean(session.config.rootpath)
-        except provenance.DirtyTreeError as error:
-            raise pytest.UsageError(f"--golden-update: {error}") from error
-        # Taken now: the first recorded file makes the tree dirty.
-        session.config.stash[_PROVENANCE] = provenance.collect(session.config.rootpath)
+    config.addinivalue_line(
+        "markers", "subject(name, learned, thresholds, access): what is judged, and its own thresholds"
+    )
+    config.stash[_SESSION] = AcceptanceSession(results_folder(config))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Register the criterion tests and check the registry, before anything is deselected."""
+    try:
+        _register(session, config, items)
+    except pytest.UsageError as error:
+        # Without tests nothing is selected, so nothing replaces the results of an earlier run.
+        items.clear()
+        if not hasattr(config, "workeroutput"):
+            raise
+        # pytest-xdist would report an internal error of its own; the process that decides raises this one.
+        config.workeroutput[_WORKER_USAGE_ERROR] = str(error)
+
+
+def _register(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     acceptance = config.stash[_SESSION]
     files = []
     for item in items:
@@ -119,30 +98,38 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial:
     marks = list(item.iter_markers("criterion"))
     if len(marks) > 1 or len(marks[0].args) != 1 or marks[0].kwargs:
-        raise pytest.UsageError(f"{item.nodeid}: mark it once, @pytest.mark.criterion('group.name')")
-    criterion_id = marks[0].args[0]
-    if criterion_id not in DOCUMENTED:
-        known = ", ".join(DOCUMENTED)
-        raise pytest.UsageError(f"{item.nodeid}: no documented criterion {criterion_id!r}; known: {known}")
+        raise pytest.UsageError(
+            f"{item.nodeid}: mark it once, @pytest.mark.criterion('group.name') or with a Criterion"
+        )
     mark = item.get_closest_marker("subject")
     if mark is None:
         raise pytest.UsageError(
-            f"{item.nodeid}: a criterion test needs a model; parametrize it with "
+            f"{item.nodeid}: a criterion test needs a subject; parametrize it with "
             "pytest.mark.subject(name=..., learned=..., thresholds={...})"
         )
     try:
-        return acceptance.add(item.nodeid, criterion_id, _subject(mark))
+        return acceptance.add(item.nodeid, _criterion(marks[0].args[0]), _subject(mark))
     except ValueError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+
+
+def _criterion(which: object) -> Criterion:
+    if isinstance(which, Criterion):
+        return which
+    if not isinstance(which, str) or which not in DOCUMENTED:
+        raise ValueError(f"no documented criterion {which!r}; known: {', '.join(DOCUMENTED)}")
+    return DOCUMENTED[which]
 
 
 def _subject(mark: pytest.Mark) -> Subject:
     # A truthy string would pass for learned weights, so the types are checked.
     name, learned = mark.kwargs.get("name"), mark.kwargs.get("learned")
-    unknown = mark.kwargs.keys() - {"name", "learned", "thresholds"}
+    unknown = mark.kwargs.keys() - {"name", "learned", "thresholds", "access"}
     if mark.args or unknown or not isinstance(name, str) or not isinstance(learned, bool):
-        raise ValueError("the subject mark takes name='...', learned=True or False, and optionally thresholds")
-    return Subject(name, learned, mark.kwargs.get("thresholds", {}))
+        raise ValueError(
+            "the subject mark takes name='...', learned=True or False, and optionally thresholds and access"
+        )
+    return Subject(name, learned, mark.kwargs.get("thresholds", {}), mark.kwargs.get("access", "model"))
 
 
 def _collected_whole_folder(config: pytest.Config, files: list[Path]) -> bool:
@@ -211,17 +198,53 @@ def _detail(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
     return prefix + (text.strip().splitlines() or ["no message"])[0]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a worker of pytest-xdist found; a worker that crashed leaves its tests not run."""
+    acceptance, output = node.config.stash[_SESSION], getattr(node, "workeroutput", None)
+    if output is None:
+        acceptance.lost_worker = True
+    elif _WORKER_USAGE_ERROR in output:
+        raise pytest.UsageError(output[_WORKER_USAGE_ERROR])
+    elif _WORKER_OUTPUT in output:
+        # Taken out, because an interrupted worker is told of twice.
+        acceptance.merge(output.pop(_WORKER_OUTPUT))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Decide, set the exit status, and write the verdict and its report."""
     config = session.config
     acceptance = config.stash[_SESSION]
-    if acceptance.active:
-        origin = config.stash.get(_PROVENANCE, None) or provenance.collect(config.rootpath)
+    states = config.stash.get(GOLDEN_STATES, [])
+    # Of workers' goldens this process has learned only through the merge, and its summary shows what the stash holds.
+    states += acceptance.goldens
+    acceptance.goldens = states
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_WORKER_OUTPUT] = acceptance.export()
+    elif acceptance.active:
+        from harness.report.document import portable_arguments
+
         given = [str(argument) for argument in config.invocation_params.args]
         arguments = portable_arguments(given, config.rootpath)
-        session.exitstatus = acceptance.conclude(int(session.exitstatus), origin, arguments)
+        session.exitstatus = acceptance.conclude(_status(session), _origin(config), arguments)
         acceptance.write()
+
+
+def _status(session: pytest.Session) -> int:
+    most_failures = session.config.getoption("maxfail") or 0
+    if session.exitstatus == pytest.ExitCode.INTERRUPTED and 0 < most_failures <= session.testsfailed:
+        # With workers, stopping after the first failures counts as an interruption, without them it does not.
+        return pytest.ExitCode.TESTS_FAILED
+    return int(session.exitstatus)
+
+
+def _origin(config: pytest.Config) -> dict[str, object]:
+    # A recording dirties the tree, so a recording run was described before its first one.
+    origin = config.stash.get(RECORDING_ORIGIN, None) or provenance.collect(config.rootpath)
+    for more in config.hook.pytest_acceptance_provenance(config=config):
+        origin = {**origin, **more}
+    return origin
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -229,6 +252,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     acceptance = config.stash[_SESSION]
     if acceptance.document is None:
         return
+    from harness.report.table import table_text
+
     terminalreporter.section("acceptance")
     terminalreporter.write_line(table_text(acceptance.document))
     if acceptance.document["decision"] == Decision.ACCEPTED and acceptance.exit_status != 0:
@@ -249,16 +274,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     return fresh
 
 
-@pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Golden:
-    """The recorded value of this test for its subject in this environment."""
-    mark = request.node.get_closest_marker("subject")
-    environment = request.config.hook.pytest_golden_environment(config=request.config)
-    if mark is None or not isinstance(mark.kwargs.get("name"), str):
-        pytest.fail("a golden needs a model: mark the test with pytest.mark.subject(name=...)", pytrace=False)
-    if not environment:
-        pytest.fail("a golden needs the hook pytest_golden_environment in a conftest", pytrace=False)
-    root, recording = request.config.rootpath, request.config.getoption("golden_update")
-    origin = request.config.stash.get(_PROVENANCE, {})
-    store = GoldenStore(root, mark.kwargs["name"], environment, recording, origin)
-    return Golden(store, request.node.path.stem, request.node.name)
+@pytest.fixture(scope="session")
+def identify(request: pytest.FixtureRequest) -> Callable[[str, Mapping[str, object]], None]:
+    """Says what artefact a subject is: `identify(subject_name, identity)` binds the verdict to it."""
+    return request.config.stash[_SESSION].identify

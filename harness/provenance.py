@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
 PACKAGES = (
     "torch",
     "transformers",
@@ -40,6 +38,8 @@ def collect(root: Path) -> dict[str, object]:
         JSON-ready values; `git_commit` and `git_dirty` are None outside git, a missing package's version
         is None. Memory is in GiB. No host name, user name or path is included.
     """
+    import psutil  # here, because every suite loads this module
+
     changed = changed_files(root)
     return {
         "git_commit": _git(root, "rev-parse", "--verify", "--quiet", "HEAD"),

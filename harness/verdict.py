@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal, get_args
 
-from harness.criteria import DOCUMENTED, Bound, Criterion
+from harness.criteria import Bound, BoundState, Criterion, Need
+from harness.documented import DOCUMENTED
 
 NOT_REACHED = "not selected or not reached"
 RANDOM_WEIGHTS = "random weights cannot show this"
+
+Access = Literal["model", "endpoint"]
 
 
 class Outcome(StrEnum):
@@ -18,6 +22,7 @@ class Outcome(StrEnum):
 
     PASS = "PASS"
     FAIL = "FAIL"
+    UNDECIDED = "UNDECIDED"
     NOT_RUN = "NOT_RUN"
     NOT_APPLICABLE = "NOT_APPLICABLE"
 
@@ -35,30 +40,35 @@ EXIT_CODES: Mapping[Decision, int] = MappingProxyType(
     {Decision.ACCEPTED: 0, Decision.REJECTED: 10, Decision.INCOMPLETE: 11}
 )
 
-_SEVERITY = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.PASS)
+_SEVERITY = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.PASS)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that is judged.
+    """What is judged.
 
     Attributes:
-        name: Name of the target.
+        name: Name of the target or server.
         learned: Whether its weights were learned; random weights cannot show style.
         thresholds: Thresholds that replace documented ones, keyed `criterion_id/measure`.
+        access: `model` when the weights are at hand, `endpoint` when only a running server can be asked.
 
     Raises:
-        ValueError: The name is empty, or a threshold names no documented numeric bound or is not finite.
+        ValueError: The name is empty, the access unknown, or a threshold names no documented numeric bound or is
+            not finite.
     """
 
     name: str
     learned: bool
     thresholds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    access: Access = "model"
 
     def __post_init__(self) -> None:
         """Validate the thresholds against the documented bounds."""
         if not self.name:
             raise ValueError("a subject needs a name")
+        if self.access not in get_args(Access):
+            raise ValueError(f"subject {self.name}: access is one of {', '.join(get_args(Access))}")
         known = {
             f"{criterion.id}/{bound.measure}": bound for criterion in DOCUMENTED.values() for bound in criterion.bounds
         }
@@ -70,16 +80,25 @@ class Subject:
             replace(known[key], threshold=threshold)
         object.__setattr__(self, "thresholds", MappingProxyType(dict(self.thresholds)))
 
+    def offers(self, need: Need) -> bool:
+        """Return whether this subject has what a bound or criterion needs."""
+        return self.learned if need is Need.LEARNED_WEIGHTS else self.access == "model"
+
     def bounds(self, criterion: Criterion) -> tuple[Bound, ...]:
-        """Return the criterion's bounds with the thresholds in force for this subject."""
+        """Return the bounds that apply to this subject, with the thresholds in force."""
         return tuple(
             replace(bound, threshold=self.thresholds.get(f"{criterion.id}/{bound.measure}", bound.threshold))
             for bound in criterion.bounds
+            if all(self.offers(need) for need in (*criterion.needs, *bound.needs))
         )
 
     def can_show(self, criterion: Criterion) -> bool:
         """Return whether this subject's weights can say anything about the criterion."""
-        return self.learned or not criterion.needs_learned_weights
+        return self.learned or Need.LEARNED_WEIGHTS not in criterion.needs
+
+    def in_scope(self, criterion: Criterion) -> bool:
+        """Return whether the criterion can be asked of this subject at all, from where it stands."""
+        return self.access == "model" or Need.MODEL not in criterion.needs
 
 
 @dataclass(frozen=True)
@@ -94,6 +113,7 @@ class CriterionResult:
         bounds: The bounds with the thresholds that were in force.
         violated: Names of the measures whose bound does not hold.
         attachments: Samples for the report's figures.
+        tables: Tables for the report.
     """
 
     criterion_id: str
@@ -103,6 +123,7 @@ class CriterionResult:
     bounds: tuple[Bound, ...] = ()
     violated: tuple[str, ...] = ()
     attachments: tuple[Mapping[str, object], ...] = ()
+    tables: tuple[Mapping[str, object], ...] = ()
 
 
 def judge(criterion: Criterion, subject: Subject, measurements: Mapping[str, object]) -> CriterionResult:
@@ -110,35 +131,47 @@ def judge(criterion: Criterion, subject: Subject, measurements: Mapping[str, obj
 
     Args:
         criterion: The criterion.
-        subject: The model that was measured.
+        subject: What was measured.
         measurements: Values by measure name.
 
     Returns:
         NOT_APPLICABLE where the subject's weights cannot show the criterion; FAIL when a required measure
-        is missing or a bound is violated; otherwise PASS.
+        is missing or a bound is violated; UNDECIDED when a sample was too small to tell; otherwise PASS.
     """
     bounds = subject.bounds(criterion)
     if not subject.can_show(criterion):
         outcome, reason = Outcome.NOT_APPLICABLE, RANDOM_WEIGHTS
         return CriterionResult(criterion.id, outcome, reason, dict(measurements), bounds)
-    violated, complaints = [], []
-    for bound in bounds:
-        if bound.measure not in measurements:
-            violated.append(bound.measure)
-            complaints.append(f"{bound.measure} was not measured")
-        elif not bound.holds(value := measurements[bound.measure]):
-            violated.append(bound.measure)
-            complaints.append(f"{bound.describe()} does not hold: measured {_show(value)}")
-    outcome = Outcome.FAIL if violated else Outcome.PASS
-    return CriterionResult(criterion.id, outcome, "; ".join(complaints), dict(measurements), bounds, tuple(violated))
+    states = {bound: bound_state(bound, measurements) for bound in bounds}
+    complaints = [
+        f"{bound.measure} was not measured"
+        if state is BoundState.MISSING
+        else bound.complaint(measurements[bound.measure])
+        for bound, state in states.items()
+        if state is not BoundState.HOLDS
+    ]
+    violated = tuple(
+        bound.measure for bound, state in states.items() if state in (BoundState.VIOLATED, BoundState.MISSING)
+    )
+    outcome = outcome_of(states.values())
+    return CriterionResult(criterion.id, outcome, "; ".join(complaints), dict(measurements), bounds, violated)
 
 
-def _show(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+def bound_state(bound: Bound, measurements: Mapping[str, object]) -> BoundState:
+    """Return how the recorded measure stands to its bound; MISSING when nothing was recorded."""
+    return bound.state(measurements[bound.measure]) if bound.measure in measurements else BoundState.MISSING
+
+
+def outcome_of(states: Iterable[BoundState]) -> Outcome:
+    """Return what the states of a criterion's bounds make of it; no bound at all is a FAIL."""
+    found = set(states)
+    if not found or found & {BoundState.VIOLATED, BoundState.MISSING}:
+        return Outcome.FAIL
+    return Outcome.UNDECIDED if BoundState.UNDECIDED in found else Outcome.PASS
 
 
 def worst(results: Iterable[CriterionResult]) -> CriterionResult:
-    """Return the gravest of several results of one criterion: FAIL, NOT_RUN, NOT_APPLICABLE, then PASS.
+    """Return the gravest of several results of one criterion: FAIL, UNDECIDED, NOT_RUN, NOT_APPLICABLE, then PASS.
 
     Raises:
         ValueError: No result, or results of different criteria.
@@ -149,25 +182,28 @@ def worst(results: Iterable[CriterionResult]) -> CriterionResult:
     return min(results, key=lambda result: _SEVERITY.index(result.outcome))
 
 
-def decide(results: Iterable[CriterionResult]) -> Decision:
+def decide(outcomes: Mapping[str, Outcome], required: Iterable[str]) -> Decision:
     """Decide about one subject.
 
-    Any FAIL rejects. Only PASS for every documented criterion accepts, so a criterion that did not run,
+    Any FAIL rejects. Only PASS for every required criterion accepts, so a criterion that did not run, is undecided,
     does not apply, or is missing leaves the decision INCOMPLETE.
 
+    Args:
+        outcomes: Outcome by criterion id.
+        required: Ids of the criteria that must pass.
+
     Raises:
-        ValueError: A result belongs to no documented criterion.
+        ValueError: Nothing is required, or an outcome belongs to no required criterion.
     """
-    results = list(results)
-    unknown = {result.criterion_id for result in results} - set(DOCUMENTED)
-    if unknown:
-        raise ValueError(f"no documented criterion: {', '.join(sorted(unknown))}")
-    if any(result.outcome is Outcome.FAIL for result in results):
+    required = set(required)
+    if not required:
+        raise ValueError("a decision requires at least one criterion")
+    if unknown := outcomes.keys() - required:
+        raise ValueError(f"no required criterion: {', '.join(sorted(unknown))}")
+    if Outcome.FAIL in outcomes.values():
         return Decision.REJECTED
-    complete = {result.criterion_id for result in results} == set(DOCUMENTED)
-    if complete and all(result.outcome is Outcome.PASS for result in results):
-        return Decision.ACCEPTED
-    return Decision.INCOMPLETE
+    passed = {id_ for id_, outcome in outcomes.items() if outcome is Outcome.PASS}
+    return Decision.ACCEPTED if passed == required else Decision.INCOMPLETE
 
 
 def overall(decisions: Iterable[Decision]) -> Decision:

@@ -9,20 +9,26 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.config import TARGETS, Style, resolve_preset
 from pipeline.files import TRAINING_DATA
-from pipeline.generate import Generation
 from pipeline.runs import RunFolder
-from pipeline.train import TrainingRequest
+
+if TYPE_CHECKING:
+    from pipeline.generate import Generation
+    from pipeline.train import TrainingRequest
 
 ANNOUNCEMENT = "listening on "
+VERBOSITY = [sys.executable, "-m", "pipeline.cli"]
+"""The command line under test; sabotage puts a broken one in its place."""
 TINY = TARGETS["tiny-mistral"]
 
 
 def tiny_request(output: Path, preset: str = "lean", **overrides: Any) -> TrainingRequest:
     """A run on the tiny target over the first few shipped examples."""
+    from pipeline.train import TrainingRequest
+
     resolved = resolve_preset(preset, TINY, **{"max_examples": 16, **overrides})
     return TrainingRequest(TINY, resolved, TRAINING_DATA, output, "cpu")
 
@@ -37,10 +43,40 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to the held-out questions: unconstrained (greedy, high cap) and under the documented presets."""
+    """Answers to the held-out questions, in their order.
+
+    Attributes:
+        unconstrained: Greedy with a high cap, one per question.
+        presets: Under the documented presets, by sampling seed, for the first questions.
+    """
 
     unconstrained: dict[Style, list[Generation]]
-    presets: dict[Style, list[Generation]]
+    presets: dict[int, dict[Style, list[Generation]]]
+
+    @property
+    def decodings(self) -> list[dict[Style, list[Generation]]]:
+        """Every way in which questions were answered."""
+        return [self.unconstrained, *self.presets.values()]
+
+    @property
+    def every(self) -> list[Generation]:
+        """All answers."""
+        return [answer for decoding in self.decodings for answers in decoding.values() for answer in answers]
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Greedy answers to the first questions with one thing changed each.
+
+    Attributes:
+        no_token: The trained model, no style token in front.
+        adapter_off: The base model without the adapter, under each token.
+        swapped: The trained model with the two tokens' rows exchanged.
+    """
+
+    no_token: list[Generation]
+    adapter_off: dict[Style, list[Generation]]
+    swapped: dict[Style, list[Generation]]
 
 
 @dataclass
@@ -63,7 +99,7 @@ class ServerProcess:
         started = time.perf_counter()
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", "serve", "--port", "0", *self.arguments],
+                [*VERBOSITY, "serve", "--port", "0", *self.arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

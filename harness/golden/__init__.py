@@ -1,1 +1,1 @@
-"""Recorded values ("goldens") in git, and comparing a run with them."""
+"""Recorded values ("goldens") in git, kept by syrupy, and comparing a run with them."""

@@ -5,28 +5,77 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.criteria import DOCUMENTED, Bound, Criterion
-from harness.verdict import NOT_REACHED, CriterionResult, Outcome, Subject, decide, overall, worst
+from harness.criteria import Bound, BoundState, Criterion
+from harness.documented import DOCUMENTED, criteria_version
+from harness.statistics import Proportion
+from harness.verdict import (
+    NOT_REACHED,
+    CriterionResult,
+    Decision,
+    Outcome,
+    Subject,
+    bound_state,
+    decide,
+    overall,
+    worst,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _ABSOLUTE_PATH = re.compile(r"(^-\w|^|[=:,\s])(/[^\s=:,]+)")
 
+Tests = Sequence[tuple[str, CriterionResult]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One subject and what its tests found.
+
+    Attributes:
+        subject: The subject.
+        criteria: The criteria that must pass: the documented ones in its scope, then the project's own.
+        tests: Node id and result of every collected test.
+        identity: What names the artefact that was judged; empty where nothing was named.
+    """
+
+    subject: Subject
+    criteria: tuple[Criterion, ...]
+    tests: Tests
+    identity: Mapping[str, object] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, object]:
+        """Return the subject's part of the document."""
+        finals = {criterion.id: _final(criterion, self.subject, self.tests) for criterion in self.criteria}
+        outcomes = {id_: final.outcome for id_, final in finals.items()}
+        return {
+            "name": self.subject.name,
+            "learned": self.subject.learned,
+            "access": self.subject.access,
+            "thresholds": dict(self.subject.thresholds),
+            "decision": str(decide(outcomes, finals)),
+            "identity": finite(self.identity),
+            "criteria": [_criterion(criterion, finals[criterion.id], self.tests) for criterion in self.criteria],
+            "out_of_scope": [id_ for id_, criterion in DOCUMENTED.items() if not self.subject.in_scope(criterion)],
+        }
+
 
 def build(
-    results: Mapping[Subject, Sequence[tuple[str, CriterionResult]]],
+    judged: Sequence[Judged],
     unselected: Sequence[str],
+    goldens: Sequence[Mapping[str, object]],
     provenance: Mapping[str, object],
     arguments: Sequence[str],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Build the document of one run.
 
     Args:
-        results: Node id and result of every collected test, by subject.
+        judged: The subjects with their results.
         unselected: Names of collected subjects of which no test was selected; they are not judged.
+        goldens: State of each golden that a test compared with.
         provenance: Origin of the results.
         arguments: pytest's arguments.
 
@@ -34,52 +83,40 @@ def build(
         The content of `acceptance.json`. Non-finite numbers are the strings `nan`, `inf` and `-inf`,
         because JSON has none.
     """
-    subjects = []
-    decisions = []
-    for subject, tests in results.items():
-        criteria = {criterion.id: _final(criterion, subject, tests) for criterion in DOCUMENTED.values()}
-        decisions.append(decide(criteria.values()))
-        subjects.append(
-            {
-                "name": subject.name,
-                "learned": subject.learned,
-                "thresholds": dict(subject.thresholds),
-                "decision": str(decisions[-1]),
-                "criteria": [_criterion(DOCUMENTED[id_], final, tests) for id_, final in criteria.items()],
-            }
-        )
+    subjects = [entry.describe() for entry in judged]
+    decision = overall(Decision(str(subject["decision"])) for subject in subjects)
     return {
         "schema_version": SCHEMA_VERSION,
-        "decision": str(overall(decisions)),
+        "decision": str(decision),
         "subjects": subjects,
         "subjects_not_selected": list(unselected),
-        "provenance": dict(provenance),
+        "goldens": [dict(golden) for golden in goldens],
+        "criteria_version": criteria_version(),
+        "provenance": finite(provenance),
         "pytest_arguments": list(arguments),
     }
 
 
-def _final(criterion: Criterion, subject: Subject, tests: Sequence[tuple[str, CriterionResult]]) -> CriterionResult:
+def _final(criterion: Criterion, subject: Subject, tests: Tests) -> CriterionResult:
     mine = [result for _, result in tests if result.criterion_id == criterion.id]
     missing = CriterionResult(criterion.id, Outcome.NOT_RUN, NOT_REACHED, bounds=subject.bounds(criterion))
     return worst(mine or [missing])
 
 
-def _criterion(
-    criterion: Criterion, final: CriterionResult, tests: Sequence[tuple[str, CriterionResult]]
-) -> dict[str, object]:
+def _criterion(criterion: Criterion, final: CriterionResult, tests: Tests) -> dict[str, object]:
+    documented = {bound.measure: bound for bound in criterion.bounds}
     return {
         "id": criterion.id,
         "sentence": criterion.sentence,
         "source": criterion.source,
-        "needs_learned_weights": criterion.needs_learned_weights,
+        "documented": criterion.id in DOCUMENTED,
         "outcome": str(final.outcome),
         "reason": final.reason,
-        "bounds": [
-            _bound(bound, documented, final) for bound, documented in zip(final.bounds, criterion.bounds, strict=True)
-        ],
+        "bounds": [_bound(bound, documented[bound.measure], final) for bound in final.bounds],
         "measurements": finite(final.measurements),
         "violated": list(final.violated),
         "attachments": finite(final.attachments),
+        "tables": finite(final.tables),
         "tests": [
             {
                 "nodeid": nodeid,
@@ -94,6 +131,7 @@ def _criterion(
 
 
 def _bound(bound: Bound, documented: Bound, final: CriterionResult) -> dict[str, object]:
+    state = bound_state(bound, final.measurements)
     return {
         "measure": bound.measure,
         "comparison": bound.comparison,
@@ -102,15 +140,19 @@ def _bound(bound: Bound, documented: Bound, final: CriterionResult) -> dict[str,
         "limit": bound.limit,
         # A replaced threshold must be seen by whoever reads the report.
         "documented_limit": documented.limit if documented != bound else None,
-        "recorded": bound.measure in final.measurements,
-        "holds": bound.holds(final.measurements.get(bound.measure)),
+        "confidence": bound.confidence,
+        "recorded": state is not BoundState.MISSING,
+        "state": str(state),
+        "margin": bound.margin(final.measurements.get(bound.measure)),
     }
 
 
 def finite(value: Any) -> Any:
-    """Return `value` with non-finite floats as strings and mappings and sequences as dicts and lists."""
+    """Return `value` as JSON has it: non-finite floats as strings, proportions as dicts, tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, Proportion):
+        return {"successes": value.successes, "trials": value.trials, "share": value.share}
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.files import write_text_atomically
-from harness.report.table import HEADERS, grouped_reasons, markdown, provenance_rows, row_cells, table_markdown
+from harness.report import view
+from harness.report.changes import DIFFERENCE_HEADERS, by_kind, difference_cells, headline
+from harness.report.summary import report_markdown
+from harness.report.table import grouped_reasons
+from harness.report.values import value_text
 
 if TYPE_CHECKING:
     from harness.report.figures import Figure
 
-_STYLE_SHEET = """
-body { background: #fff; color: #1a1a1a; font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
-       max-width: 72rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0; width: 100% }
-th, td { border: 1px solid #bbb; padding: .4rem .6rem; text-align: left; vertical-align: top }
-th { background: #f0f0f0 }
-caption { font-weight: 600; padding: .4rem 0; text-align: left }
-.PASS, .ACCEPTED { color: #05603a } .FAIL, .REJECTED { color: #a50e0e }
-.NOT_RUN, .NOT_APPLICABLE, .INCOMPLETE { color: #6b4a00 }
-figure { margin: 1.5rem 0 } figure svg { height: auto; max-width: 100% }
-"""
+_TEMPLATE = "page.html.jinja"
+_OPEN_ROWS = 8
+# Not the full stop that ends a sentence, nor what stands between digits.
+_SEPARATOR = re.compile(r"(?<=\w)(?:[_/]|::|\.(?=[A-Za-z]))")
 
 
 def write_report(document: Mapping[str, Any], folder: Path) -> Path:
     """Write `report.html`, `report.md` and `figures/<name>.svg`.
 
     Args:
-        document: The content of `acceptance.json`.
+        document: The content of `acceptance.json`. Its `changes` are shown where it has them.
         folder: Where to write; made when missing.
 
     Returns:
@@ -39,69 +36,78 @@ def write_report(document: Mapping[str, Any], folder: Path) -> Path:
     # matplotlib takes longer to import than most test runs take, and only runs with a verdict draw.
     from harness.report.figures import draw
 
-    figures = [draw(subject) for subject in document["subjects"]]
-    drawn = [figure for group in figures for figure in group]
+    groups = [draw(subject) for subject in document["subjects"]]
+    drawn = [figure for group in groups for figure in group]
     for figure in drawn:
         write_text_atomically(folder / "figures" / f"{figure.name}.svg", figure.svg)
-    text = table_markdown(document)
-    if drawn:
-        links = [f"![{markdown(figure.title)}](figures/{figure.name}.svg)" for figure in drawn]
-        text += "\n## Figures\n\n" + "\n\n".join(links) + "\n"
-    write_text_atomically(folder / "report.md", text)
-    return write_text_atomically(folder / "report.html", _page(document, figures))
+    write_text_atomically(folder / "report.md", report_markdown(document, drawn))
+    return write_text_atomically(folder / "report.html", _page(document, groups))
 
 
-def _page(document: Mapping[str, Any], figures: Sequence[Sequence[Figure]]) -> str:
-    decision = document["decision"]
-    body = [f'<h1>Acceptance report</h1><p>verdict: <strong class="{decision}">{decision}</strong></p>']
-    for subject, drawn in zip(document["subjects"], figures, strict=True):
-        body.append(_subject(subject))
-        body += [_figure(figure) for figure in drawn]
-    if document["subjects_not_selected"]:
-        names = ", ".join(document["subjects_not_selected"])
-        body.append(f"<p>Not judged, no test selected: {html.escape(names)}</p>")
-    rows = [(key, html.escape(value)) for key, value in provenance_rows(document)]
-    body.append(_table("Provenance", ("property", "value"), rows))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Acceptance report: {decision}</title>\n<style>{_STYLE_SHEET}</style>\n</head>\n"
-        f"<body>\n<main>\n{chr(10).join(body)}\n</main>\n</body>\n</html>\n"
+def _page(document: Mapping[str, Any], groups: list[list[Figure]]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["soft"] = _soft
+    return environment.get_template(_TEMPLATE).render(
+        document=document,
+        subjects=[_subject(subject, figures) for subject, figures in zip(document["subjects"], groups, strict=True)],
+        goldens=view.golden_rows(document),
+        packages=view.package_rows(document),
+        origin=view.origin_rows(document),
+        changes=_changes(document.get("changes")),
     )
 
 
-def _subject(subject: Mapping[str, Any]) -> str:
-    name, decision = html.escape(subject["name"]), subject["decision"]
-    rows = []
-    for criterion in subject["criteria"]:
-        id_, *cells = (html.escape(cell).replace("\n", "<br>") for cell in row_cells(criterion))
-        cells[-1] = f'<span class="{criterion["outcome"]}">{cells[-1]}</span>'
-        sentence, source = html.escape(criterion["sentence"]), html.escape(criterion["source"])
-        rows.append((f"{id_}<br>{sentence}<br><small>{source}</small>", *cells))
-    weights = "learned" if subject["learned"] else "random"
-    reasons = "".join(f"<li>{html.escape(reason.strip())}</li>" for reason in grouped_reasons(subject))
-    return (
-        f'<h2>{name}: <span class="{decision}">{decision}</span></h2>\n<p>Weights: {weights}.</p>\n'
-        + (f"<ul>{reasons}</ul>\n" if reasons else "")
-        + _table(f"Criteria of {name}", HEADERS, rows)
-    )
+def _soft(text: object) -> str:
+    """Return escaped text whose long names may break after their separators instead of anywhere."""
+    import markupsafe
+
+    return markupsafe.Markup(_SEPARATOR.sub(r"\g<0><wbr>", str(markupsafe.escape(text))))
 
 
-def _table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{header}</th>' for header in headers)
-    lines = []
-    for first, *others in rows:
-        cells = "".join(f"<td>{cell}</td>" for cell in others)
-        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    return (
-        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{chr(10).join(lines)}\n</tbody></table>"
-    )
+def _subject(subject: Mapping[str, Any], figures: list[Figure]) -> dict[str, Any]:
+    return {
+        "name": subject["name"],
+        "decision": subject["decision"],
+        "about": f"{'learned' if subject['learned'] else 'random'} weights, judged through the {subject['access']}",
+        "counts": view.outcome_counts(subject),
+        "reasons": [reason.strip() for reason in grouped_reasons(subject)],
+        "out_of_scope": subject["out_of_scope"],
+        "criteria": [_criterion(criterion) for criterion in subject["criteria"]],
+        "figures": figures,
+        "memory": view.memory_rows(subject),
+        "identity": view.identity_rows(subject),
+        "tables": [
+            {**table, "criterion": criterion["id"], "is_open": len(table["rows"]) <= _OPEN_ROWS}
+            for criterion in subject["criteria"]
+            for table in criterion["tables"]
+        ],
+    }
 
 
-def _figure(figure: Figure) -> str:
-    title = html.escape(figure.title)
-    return (
-        f'<figure><div role="img" aria-label="{title}">\n{figure.inline_svg}</div>'
-        f"<figcaption>{title}</figcaption></figure>"
-    )
+def _criterion(criterion: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: criterion[key] for key in ("id", "sentence", "source", "outcome", "reason", "documented", "tests")},
+        "bounds": view.bound_rows(criterion),
+        "measurements": [(name, value_text(value)) for name, value in criterion["measurements"].items()],
+    }
+
+
+def _changes(changes: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if changes is None:
+        return None
+    groups = by_kind(changes["differences"])
+    return {
+        **changes,
+        "headline": "not comparable" if changes["refused"] else headline(changes["differences"]),
+        "headers": DIFFERENCE_HEADERS,
+        "groups": {kind: [difference_cells(difference) for difference in group] for kind, group in groups.items()},
+    }

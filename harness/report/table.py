@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
+
+from harness.report.values import ABSENT, value_text
 
 HEADERS = ("criterion", "threshold", "measured", "verdict")
 _REASON_COLUMNS = 44
@@ -30,21 +32,23 @@ def table_text(document: Mapping[str, Any]) -> str:
 
 
 def table_markdown(document: Mapping[str, Any]) -> str:
-    """Return the verdicts and one table per subject as Markdown."""
-    lines = ["# Acceptance report", "", f"**verdict: {document['decision']}**"]
+    """Return each subject's verdict, table of criteria and grouped reasons as Markdown; it holds no other table."""
+    parts = []
     for subject in document["subjects"]:
-        lines += ["", f"## {markdown(subject['name'])}: {subject['decision']}", ""]
-        lines += [f"| {' | '.join(HEADERS)} |", "|---" * len(HEADERS) + "|"]
-        for criterion in subject["criteria"]:
-            cells = [markdown(cell).replace("\n", "<br>") for cell in row_cells(criterion)]
-            lines.append(f"| {' | '.join(cells)} |")
-        reasons = grouped_reasons(subject)
-        lines += ["", *(f"- {markdown(reason.strip())}" for reason in reasons)] if reasons else []
+        rows = [[cell.replace("\n", "<br>") for cell in map(markdown, row_cells(each))] for each in subject["criteria"]]
+        parts.append(f"## {markdown(subject['name'])}: {subject['decision']}\n\n{markdown_rows(HEADERS, rows)}")
+        if reasons := grouped_reasons(subject):
+            parts.append("".join(f"- {markdown(reason.strip())}\n" for reason in reasons))
     if document["subjects_not_selected"]:
         names = ", ".join(document["subjects_not_selected"])
-        lines += ["", f"Not judged, no test selected: {markdown(names)}"]
-    lines += ["", "## Provenance", ""]
-    lines += [f"- {markdown(key)}: {markdown(value)}" for key, value in provenance_rows(document)]
+        parts.append(f"Not judged, no test selected: {markdown(names)}\n")
+    return "\n".join(parts)
+
+
+def markdown_rows(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of cells that are escaped already."""
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -68,11 +72,7 @@ def _limit(bound: Mapping[str, Any]) -> str:
 
 
 def _measured(criterion: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
-    return _number(criterion["measurements"][bound["measure"]]) if bound["recorded"] else "-"
-
-
-def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return value_text(criterion["measurements"][bound["measure"]]) if bound["recorded"] else ABSENT
 
 
 def grouped_reasons(subject: Mapping[str, Any]) -> list[str]:
@@ -85,16 +85,6 @@ def grouped_reasons(subject: Mapping[str, Any]) -> list[str]:
             reason = criterion["reason"]
             groups.setdefault(f"{criterion['outcome']}, {reason}", []).append(criterion["id"])
     return [f"  {reason}: {', '.join(ids)}" for reason, ids in groups.items()]
-
-
-def provenance_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the origin of the results as pairs of property and value."""
-    rows = []
-    for key, value in document["provenance"].items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{name} {version}" for name, version in value.items() if version is not None)
-        rows.append((key, "unknown" if value is None else str(value)))
-    return [*rows, ("pytest_arguments", " ".join(document["pytest_arguments"]) or "none")]
 
 
 def markdown(text: object) -> str:

@@ -14,17 +14,21 @@ import pytest
 
 import harness.plugin
 import harness.report.figures  # noqa: F401
-from harness.criteria import DOCUMENTED, Bound
+from harness.criteria import Bound
+from harness.documented import DOCUMENTED
+from harness.statistics import Proportion
 
 
-def passing_value(bound: Bound) -> bool | float:
+def passing_value(bound: Bound) -> bool | float | Proportion:
     """Return a value that meets the bound."""
+    if bound.confidence is not None:
+        return Proportion(200 if bound.comparison == ">=" else 0, 200)
     if isinstance(bound.threshold, bool):
         return bound.threshold
     return bound.threshold + {"<": -1.0, ">": 1.0}.get(bound.comparison, 0.0)
 
 
-def passing_measures(criterion_id: str) -> dict[str, bool | float]:
+def passing_measures(criterion_id: str) -> dict[str, bool | float | Proportion]:
     """Return measurements that pass the criterion."""
     return {bound.measure: passing_value(bound) for bound in DOCUMENTED[criterion_id].bounds}
 
@@ -46,6 +50,11 @@ class Project:
         self.write()
         return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
+    def run_in_processes(self, *arguments: str) -> pytest.RunResult:
+        """Write the project and run pytest in it, in a process of its own, so that it can have workers."""
+        self.write()
+        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
     def write(self) -> None:
         """Write the conftest and the criterion tests."""
         marks = ", ".join(
@@ -53,12 +62,12 @@ class Project:
             for name, settings in self.subjects.items()
         )
         self.pytester.makeconftest(
-            'import pytest\npytest_plugins = ["harness.plugin"]\n'
+            "import pytest\n"
             "def pytest_generate_tests(metafunc):\n"
             "    if 'target' in metafunc.fixturenames:\n"
             f"        metafunc.parametrize('target', [{marks}])\n" + textwrap.dedent(self.conftest)
         )
-        tests = ["import pytest"]
+        tests = ["import pytest", "from harness.statistics import Proportion"]
         for id_, body in self.bodies.items():
             tests.append(self.decorators.get(id_, ""))
             tests.append(f"@pytest.mark.criterion({id_!r})")
@@ -83,13 +92,17 @@ class Project:
         [entry] = [entry for entry in chosen["criteria"] if entry["id"] == criterion_id]
         return entry
 
+    def verdict(self, name: str = "verdict.json") -> Any:
+        """Read a sealed verdict."""
+        return json.loads((self.results / name).read_text(encoding="utf-8"))
+
     def outcomes(self, subject: str = "small") -> dict[str, str]:
-        """Read every criterion's outcome."""
+        """Read every documented criterion's outcome."""
         return {id_: self.criterion(id_, subject)["outcome"] for id_ in DOCUMENTED}
 
 
 @pytest.fixture
-def passing() -> dict[str, dict[str, bool | float]]:
+def passing() -> dict[str, dict[str, bool | float | Proportion]]:
     """Measurements that pass, by criterion."""
     return {id_: passing_measures(id_) for id_ in DOCUMENTED}
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.criteria import DOCUMENTED
+from harness.criteria import Need
+from harness.documented import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -26,6 +27,7 @@ def assert_usage_error(result: pytest.RunResult, *messages: str) -> None:
     [
         ("criterion('style.tokn')", "no documented criterion 'style.tokn'"),
         ("criterion", "mark it once"),
+        ("criterion(7)", "no documented criterion 7"),
         ("criterion(id='style.consistency')", "mark it once"),
         (f"criterion('{SPEED}', 'style.consistency')", "mark it once"),
     ],
@@ -56,6 +58,7 @@ def test_criterion_without_subject_is_refused(project: Project) -> None:
         ({"learned": "no"}, "learned=True or False"),
         ({}, "learned=True or False"),
         ({"learned": True, "treshold": {}}, "optionally thresholds"),
+        ({"learned": True, "access": "remote"}, "access is one of model, endpoint"),
         ({"learned": True, "thresholds": {f"{SPEED}/typo": 1.0}}, "no documented bound"),
         ({"learned": True, "thresholds": {"training.adapter_saves/reloads": 1.0}}, "boolean bound"),
     ],
@@ -71,6 +74,14 @@ def test_contradicting_subject_marks_are_refused(project: Project) -> None:
         f"@pytest.mark.criterion({SPEED!r})\ndef test_wrong(measured):\n    pass\n"
     )
     assert_usage_error(project.run(), "test_wrong", "described differently")
+
+
+def test_a_usage_error_leaves_earlier_results(project: Project) -> None:
+    assert project.run().ret == 0
+    before = project.document()
+    del project.bodies[SPEED]
+    assert project.run().ret == 4
+    assert project.document() == before
 
 
 @pytest.mark.parametrize("argument", [None, ".", "tests"])
@@ -109,17 +120,25 @@ def test_whole_folder_is_checked_before_deselection(project: Project) -> None:
     assert_usage_error(project.run("-k", "training"), f"small: {SPEED}")
 
 
-@pytest.mark.parametrize("option", ["numprocesses", "tx"])
-def test_workers_are_refused(project: Project, option: str) -> None:
-    project.pytester.makepyfile(
-        fake_workers=f"def pytest_addoption(parser):\n    parser.addoption('--{option}', default=None)\n"
-    )
-    project.pytester.syspathinsert()
-    assert_usage_error(project.run("-p", "fake_workers", f"--{option}=2"), "one process")
-    assert project.run("-p", "fake_workers").ret == 0
+def test_what_needs_the_model_is_not_asked_of_an_endpoint(project: Project) -> None:
+    project.subjects = {"server": {"learned": True, "access": "endpoint"}}
+    message = "training.loads_in_4bit needs the model itself, and server is only a running server"
+    assert_usage_error(project.run(), "test_training_loads_in_4bit[server]", message)
+    assert not project.results.exists()
+
+
+def test_an_endpoint_needs_no_test_of_what_it_cannot_show_but_of_all_else(project: Project) -> None:
+    project.subjects = {"server": {"learned": True, "access": "endpoint"}}
+    project.bodies = {id_: body for id_, body in project.bodies.items() if Need.MODEL not in DOCUMENTED[id_].needs}
+    del project.bodies[SPEED]
+    result = project.run()
+    assert_usage_error(result, f"server: {SPEED}")
+    assert "training." not in result.stderr.str()
 
 
 def test_marks_are_registered(project: Project) -> None:
     assert project.run("--strict-markers").ret == 0
     result = project.pytester.runpytest_inprocess("--markers")
-    result.stdout.fnmatch_lines(["@pytest.mark.criterion(id): *", "@pytest.mark.subject(name, learned, thresholds): *"])
+    result.stdout.fnmatch_lines(
+        ["@pytest.mark.criterion(which): *", "@pytest.mark.subject(name, learned, thresholds, access): *"]
+    )

@@ -16,7 +16,9 @@ SPEED_TEST = "test_style_generation_speed"
 
 
 def test_junit_shows_properties_and_failure(project: Project) -> None:
-    project.bodies[SPEED] = "measured.record(response_count=4, terse_latency_max_s=99.0, verbose_latency_max_s=1.0)"
+    project.bodies[SPEED] = (
+        "measured.record(warm_up_count=1, response_count=12, terse_latency_max_s=99.0, verbose_latency_max_s=1.0)"
+    )
     project.run("--junitxml=junit.xml")
     suite = ElementTree.parse(project.pytester.path / "junit.xml").getroot()[0]
     assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
@@ -49,7 +51,7 @@ def test_document_holds_evidence_without_paths(project: Project) -> None:
     assert str(project.pytester.path.parent) not in text
     document = json.loads(text)
     assert document["pytest_arguments"][-2:] == ["--rootdir=.", "--acceptance-dir=elsewhere"]
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["provenance"]["git_commit"] is None
     assert document["subjects"][0]["criteria"][0]["tests"][0]["nodeid"].startswith("tests/test_gate.py::")
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.criteria import DOCUMENTED
+from harness.criteria import Need
+from harness.documented import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
 
 SPEED = "style.generation_speed"
 SPEED_TEST = "test_style_generation_speed"
-LEARNED_ONLY = {id_ for id_, criterion in DOCUMENTED.items() if criterion.needs_learned_weights}
+LEARNED_ONLY = {id_ for id_, criterion in DOCUMENTED.items() if Need.LEARNED_WEIGHTS in criterion.needs}
 
 
 def test_all_pass_is_accepted(project: Project) -> None:
@@ -29,14 +30,15 @@ def test_all_pass_is_accepted(project: Project) -> None:
 @pytest.mark.parametrize(
     ("body", "outcome", "reason", "status"),
     [
-        ("measured.record(response_count=4, terse_latency_max_s=1.0)", "FAIL", "not measured", 10),
+        ("measured.record(warm_up_count=1, response_count=12, terse_latency_max_s=1.0)", "FAIL", "not measured", 10),
         (
-            "measured.record(response_count=4, terse_latency_max_s=float('nan'), verbose_latency_max_s=1.0)",
+            "measured.record(warm_up_count=1, response_count=12, terse_latency_max_s=float('nan'), "
+            "verbose_latency_max_s=1.0)",
             "FAIL",
             "terse_latency_max_s < 30 s does not hold: measured nan",
             10,
         ),
-        ("pass", "FAIL", "response_count was not measured", 10),
+        ("pass", "FAIL", "warm_up_count was not measured; response_count was not measured", 10),
         ("raise ValueError('first\\nsecond')", "FAIL", "ValueError: first", 10),
         ("assert 1 == 2", "FAIL", "AssertionError: assert 1 == 2", 10),
         ("pytest.skip('no device')", "NOT_RUN", "no device", 11),
@@ -44,7 +46,7 @@ def test_all_pass_is_accepted(project: Project) -> None:
         ("pytest.importorskip('absent_module')", "NOT_RUN", "could not import", 11),
         ("pytest.xfail('known')", "FAIL", "xfail is not an acceptance", 10),
         (
-            "measured.record(response_count=4); measured.record(response_count=4)",
+            "measured.record(response_count=12); measured.record(response_count=12)",
             "FAIL",
             "recorded twice",
             10,
@@ -117,7 +119,7 @@ def test_teardown_error_fails(project: Project) -> None:
     assert project.run().ret == 10
     entry = project.criterion(SPEED)
     assert (entry["outcome"], entry["reason"]) == ("FAIL", "teardown failed: OSError: disk")
-    assert entry["measurements"]["response_count"] == 4
+    assert entry["measurements"]["response_count"] == 12
 
 
 def test_skip_in_teardown_is_no_pass(project: Project) -> None:
@@ -202,7 +204,7 @@ def test_one_of_two_tests_of_a_criterion_deselected_is_incomplete(project: Proje
     project.extra = f"""
         @pytest.mark.criterion({SPEED!r})
         def test_second(measured, target):
-            measured.record(response_count=4, terse_latency_max_s=1, verbose_latency_max_s=1)
+            measured.record(warm_up_count=1, response_count=12, terse_latency_max_s=1, verbose_latency_max_s=1)
     """
     assert project.run("-k", "not second").ret == 11
     assert project.run().ret == 0

@@ -1,4 +1,4 @@
-"""Recording and comparing goldens, provenance, atomic files."""
+"""Provenance, atomic files and the golden's own file format."""
 
 from __future__ import annotations
 
@@ -7,37 +7,12 @@ import math
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.files import write_text_atomically
-from harness.golden.store import (
-    GoldenMismatch,
-    GoldenMissing,
-    GoldenRecorded,
-    GoldenStore,
-    GoldenUnfit,
-)
+from harness.golden.extension import differs_at_all, path_part, read_golden, to_plain, to_text
 from harness.provenance import DirtyTreeError, changed_files, collect, require_clean
-
-if TYPE_CHECKING:
-    from tests.unit.harness.conftest import Project
-
-SPEED = "style.generation_speed"
-
-
-def differ(recorded: object, observed: object) -> str | None:
-    return None if recorded == observed else f"{recorded} became {observed}"
-
-
-def store(root: Path, recording: bool = False, dirty: bool | None = False, target: str = "small") -> GoldenStore:
-    return GoldenStore(root, target, "cpu", recording, {"git_commit": "abc", "git_dirty": dirty})
-
-
-def record(root: Path, value: object, name: str = "test_x[small]", **others: Any) -> None:
-    with pytest.raises(GoldenRecorded, match="review and commit"):
-        store(root, recording=True).check("test_module", name, value, differ, **others)
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -54,69 +29,51 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_missing_golden_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(GoldenMissing, match="--golden-update"):
-        store(tmp_path).check("test_module", "test_x", 1, differ)
-    assert list(tmp_path.iterdir()) == []
+def test_text_is_strict_json_that_reads_back_and_changes_line_by_line() -> None:
+    value = {"b": [1, 2.5], "a": {"top5": [[[7, -0.5], [8, -1.0]], [[9, 0.0]]]}, "c": [{"x": None}], "d": [], "e": {}}
+    text = to_text(value)
+    assert json.loads(text) == value
+    lines = [line.strip() for line in text.splitlines()]
+    assert {'"b": [1, 2.5],', "[[7, -0.5], [8, -1.0]],", "[[9, 0.0]]"} <= set(lines)
+    assert text == to_text(dict(reversed(value.items())))
 
 
-def test_recorded_golden_is_compared(tmp_path: Path) -> None:
-    record(tmp_path, (1, 2), again=lambda: (1, 2))
-    [path] = tmp_path.rglob("*.json")
-    assert path.relative_to(tmp_path).as_posix() == "golden/small/cpu/test_module/test_x_small.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
-    assert sorted(document) == ["provenance", "tolerance", "value"]
-    assert document["provenance"]["git_commit"] == "abc"
-    store(tmp_path).check("test_module", "test_x[small]", (1, 2), differ)
-    with pytest.raises(GoldenMismatch, match=r"\[1, 2\] became \[1, 3\]"):
-        store(tmp_path).check("test_module", "test_x[small]", (1, 3), differ)
+@pytest.mark.parametrize("value", [math.nan, {"loss": [1.0, math.inf]}, object(), {1, 2}])
+def test_what_is_not_finite_json_has_no_text(value: object) -> None:
+    with pytest.raises(ValueError, match="not finite JSON"):
+        to_text(value)
 
 
-@pytest.mark.parametrize("value", [math.nan, {"loss": [1.0, math.inf]}, object()])
-def test_unfit_value_is_neither_recorded_nor_accepted(tmp_path: Path, value: object) -> None:
-    with pytest.raises(GoldenUnfit):
-        store(tmp_path, recording=True).check("m", "test_x", value, differ)
-    assert not list(tmp_path.rglob("*.json"))
-    record(tmp_path, 1.0)
-    with pytest.raises(GoldenMismatch):
-        store(tmp_path).check("test_module", "test_x[small]", value, lambda recorded, observed: None)
+def test_plain_values_are_as_they_read_back() -> None:
+    assert to_plain({"ids": (1, 2)}) == {"ids": [1, 2]}
 
 
-def test_unrepeatable_value_is_not_recorded(tmp_path: Path) -> None:
-    with pytest.raises(GoldenUnfit, match="1 became 2"):
-        store(tmp_path, recording=True).check("m", "test_x", 1, differ, lambda: 2)
-    assert not list(tmp_path.rglob("*.json"))
+@pytest.mark.parametrize(("recorded", "observed"), [(1, True), (1, 1.0), ([1], [1, 1]), ({"a": 1}, {})])
+def test_exact_comparison_tells_types_and_lengths_apart(recorded: object, observed: object) -> None:
+    assert differs_at_all(recorded, observed) is not None
+    assert differs_at_all(recorded, recorded) is None
 
 
-@pytest.mark.parametrize("dirty", [True, None])
-def test_dirty_tree_is_not_recorded(tmp_path: Path, dirty: bool | None) -> None:
-    with pytest.raises(DirtyTreeError):
-        store(tmp_path, recording=True, dirty=dirty).check("m", "test_x", 1, differ)
-    assert not list(tmp_path.rglob("*.json"))
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no provenance"),
+        ('{"value": 1}', "no provenance"),
+        ('{"value": 1, "provenance": {"test": "m::other"}}', "belongs to m::other"),
+        ('{"value": 1, "provenance": {}}', "belongs to None"),
+    ],
+)
+def test_a_broken_file_is_named_as_such(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        read_golden(text, "m::test_x")
 
 
-def test_changed_tolerance_is_a_mismatch(tmp_path: Path) -> None:
-    record(tmp_path, 1.0, tolerance={"max_abs": 0.1})
-    check = store(tmp_path).check
-    check("test_module", "test_x[small]", 1.0, differ, tolerance={"max_abs": 0.1})
-    with pytest.raises(GoldenMismatch, match="tolerance"):
-        check("test_module", "test_x[small]", 1.0, differ, tolerance={"max_abs": 0.5})
-
-
-def test_names_that_map_to_one_file_do_not_share_a_value(tmp_path: Path) -> None:
-    record(tmp_path, 1, name="test_x[a/b]")
-    with pytest.raises(GoldenMismatch, match="belongs to"):
-        store(tmp_path).check("test_module", "test_x[a:b]", 1, differ)
-    with pytest.raises(GoldenMismatch, match="belongs to"):
-        store(tmp_path, recording=True).check("test_module", "test_x[a:b]", 1, differ)
-
-
-def test_path_stays_inside_the_store(tmp_path: Path) -> None:
-    path = store(tmp_path, target="../../etc").path("a/../b", "x/../../y")
-    assert path.parent.parent.parent.parent == tmp_path / "golden"
-    assert ".." not in path.parts
+def test_path_parts_cannot_leave_their_folder() -> None:
+    assert path_part("../../etc") == "etc"
+    assert path_part("test_x[a/b c]") == "test_x_a_b_c"
     with pytest.raises(ValueError, match="no file name"):
-        store(tmp_path, target="..").path("m", "n")
+        path_part("..")
 
 
 def test_provenance_of_a_repository(repository: Path) -> None:
@@ -161,44 +118,3 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         write_text_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
-
-
-def golden_project(project: Project) -> None:
-    project.arguments[SPEED] = ", golden"
-    project.bodies[SPEED] += "\ngolden.check([1], lambda a, b: None if a == b else 'differs', lambda: [1])"
-    project.conftest = "def pytest_golden_environment(config):\n    return 'cpu'\n"
-    project.write()
-    project.pytester.path.joinpath(".gitignore").write_text("acceptance-results\n__pycache__\n")
-    git(project.pytester.path, "init")
-    git(project.pytester.path, "add", ".")
-    git(project.pytester.path, "commit", "-m", "first")
-
-
-def test_golden_life_cycle(project: Project) -> None:
-    golden_project(project)
-    assert project.run().ret == 10
-    assert project.criterion(SPEED)["reason"].startswith("GoldenMissing: ")
-    assert project.run("--golden-update").ret == 10
-    assert project.criterion(SPEED)["reason"].startswith("GoldenRecorded: ")
-    folder = project.pytester.path / "golden/small/cpu/test_gate"
-    [path] = folder.iterdir()
-    assert path.name == "test_style_generation_speed_small.json"
-    assert json.loads(path.read_text())["provenance"]["git_dirty"] is False
-    assert project.run().ret == 0
-    refused = project.run("--golden-update")
-    assert refused.ret == 4
-    assert path.name in refused.stderr.str()
-
-
-def test_golden_needs_an_environment(project: Project) -> None:
-    project.arguments[SPEED] = ", golden"
-    result = project.run()
-    assert result.ret == 11
-    assert "pytest_golden_environment" in project.criterion(SPEED)["reason"]
-
-
-def test_golden_needs_a_subject(project: Project) -> None:
-    project.extra = "def test_other(golden):\n    pass\n"
-    result = project.run()
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*a golden needs a model*"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness.golden.compare import TrajectoryDelta, token_divergence, trajectory_delta
+from harness.measured import Measured
 from harness.measures import loss_trend, sequence_repetition
-from harness.session import Measured
-from harness.statistics import median, median_interval, quantile, share, share_interval
+from harness.statistics import Proportion, median, median_interval, quantile, share, share_interval
 
 
 def test_statistics() -> None:
@@ -156,3 +157,42 @@ def test_attachments_are_validated() -> None:
             measured.attach("loss", **arguments)
     measured.attach("loss", kind="series", values=[2.0], unit="nats", label="evaluation")
     assert len(measured.attachments) == 2
+
+
+def test_only_scalars_and_samples_are_recorded() -> None:
+    measured = Measured()
+    measured.record(share=Proportion(1, 2), name="terse")
+    assert measured.measurements == {"share": Proportion(1, 2), "name": "terse"}
+    for value in (None, [1.0], {"a": 1}, np.array([1.0, 2.0]), object()):
+        with pytest.raises(TypeError, match="other: a measured value is a scalar"):
+            measured.record(other=value)
+    with pytest.raises(ValueError, match="share was recorded twice"):
+        measured.record(share=Proportion(1, 2))
+
+
+def test_tables_are_shown_as_plain_values() -> None:
+    measured = Measured()
+    rows: list[Any] = [["Why?", np.int64(7)], ("How?", 2.5)]
+    measured.show("answers", ["question", "tokens"], rows)
+    [table] = measured.tables
+    assert table == {"name": "answers", "columns": ["question", "tokens"], "rows": [["Why?", 7], ["How?", 2.5]]}
+    assert json.loads(json.dumps(table)) == table
+
+
+def test_tables_are_validated() -> None:
+    measured = Measured()
+    measured.show("answers", ["question"], [["Why?"]])
+    faults: list[tuple[str, list[list[str]]]] = [
+        ("answers", [["How?"]]),
+        ("other", []),
+        ("other", [["How?", "more"]]),
+        ("other", [[]]),
+    ]
+    for name, rows in faults:
+        with pytest.raises(ValueError, match=r"shown twice|a table has rows, each with 1 cells"):
+            measured.show(name, ["question"], rows)
+    wrong: list[Any] = [None, ["How?"], np.array([1, 2])]
+    for cell in wrong:
+        with pytest.raises(TypeError, match=r"other: a cell is text or a number, got \w+ under question"):
+            measured.show("other", ["question"], [[cell]])
+    assert len(measured.tables) == 1

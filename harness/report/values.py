@@ -1,0 +1,42 @@
+"""How the report spells values, margins and nested settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ABSENT = "-"
+
+
+def is_proportion(value: object) -> bool:
+    """Return whether a measurement of the result document is a `Proportion`."""
+    return isinstance(value, Mapping) and "trials" in value
+
+
+def value_text(value: Any) -> str:
+    """Return a measurement as text: four significant digits, a proportion as `0.983 (118 of 120)`."""
+    if is_proportion(value):
+        return f"{value['share']:.3g} ({value['successes']} of {value['trials']})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def margin_text(bound: Mapping[str, Any]) -> str:
+    """Return the signed distance of a bound's measure to its threshold: in percent, absolute where that is 0."""
+    if bound["margin"] is None:
+        return ABSENT
+    # A zero has a sign in floating point, which would show a met equality as negative.
+    margin = bound["margin"] or 0.0
+    return f"{margin:+.4g}" if bound["threshold"] == 0 else f"{margin:+.1%}"
+
+
+def flat_pairs(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as pairs of dotted name and text; None is `unknown`."""
+    pairs = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            pairs += flat_pairs(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            pairs.append((f"{prefix}{key}", ", ".join(map(str, value))))
+        else:
+            pairs.append((f"{prefix}{key}", "unknown" if value is None else str(value)))
+    return pairs

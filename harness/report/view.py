@@ -1,0 +1,81 @@
+"""What the page and the Markdown report show beside the criteria tables, as rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.report.values import ABSENT, flat_pairs, margin_text, value_text
+
+OUTCOMES = ("PASS", "FAIL", "UNDECIDED", "NOT_RUN", "NOT_APPLICABLE")
+_MEMORY_SUFFIXES = ("_gib", "_mib", "_bytes")
+_MEMORY_UNITS = ("GiB", "MiB", "bytes")
+_OWN_TABLE = ("packages", "golden_pins")
+
+
+def outcome_counts(subject: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many criteria of a subject have each outcome, without outcomes that none has."""
+    outcomes = [criterion["outcome"] for criterion in subject["criteria"]]
+    return {outcome: outcomes.count(outcome) for outcome in OUTCOMES if outcome in outcomes}
+
+
+def bound_rows(criterion: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a criterion's bounds as text: measure, limit, documented limit, value, margin, state."""
+    return [
+        {
+            "measure": bound["measure"],
+            "limit": bound["limit"],
+            "documented": bound["documented_limit"] or "",
+            "value": value_text(criterion["measurements"][bound["measure"]]) if bound["recorded"] else ABSENT,
+            "margin": margin_text(bound),
+            "state": bound["state"],
+        }
+        for bound in criterion["bounds"]
+    ]
+
+
+def memory_rows(subject: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return criterion, measure and value of everything measured in units of memory."""
+    rows = []
+    for criterion in subject["criteria"]:
+        units = {bound["measure"]: bound["unit"] for bound in criterion["bounds"]}
+        for name, value in criterion["measurements"].items():
+            if units.get(name) in _MEMORY_UNITS or name.endswith(_MEMORY_SUFFIXES):
+                rows.append((criterion["id"], name, value_text(value)))
+    return rows
+
+
+def identity_rows(subject: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what identifies the judged artefacts: names and hashes."""
+    return flat_pairs(subject["identity"])
+
+
+def golden_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return test, subject, state and detail of every golden."""
+    return [
+        (golden["nodeid"], golden["subject"] or ABSENT, golden["state"], golden["detail"])
+        for golden in document["goldens"]
+    ]
+
+
+def package_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return package, version here, golden pin, and how the two stand to each other."""
+    packages = document["provenance"]["packages"]
+    pins = document["provenance"].get("golden_pins", {})
+    rows = []
+    for name in dict.fromkeys([*packages, *pins]):
+        here, pin = packages.get(name), pins.get(name)
+        verdict = "no pin" if pin is None else "absent" if here is None else "as pinned" if here == pin else "differs"
+        rows.append((name, here or ABSENT, pin or ABSENT, verdict))
+    return rows
+
+
+def origin_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the origin of the results as pairs of property and value; packages have a table of their own."""
+    origin = {key: value for key, value in document["provenance"].items() if key not in _OWN_TABLE}
+    arguments = " ".join(document["pytest_arguments"]) or "none"
+    return [
+        *flat_pairs(origin),
+        ("criteria_version", document["criteria_version"]),
+        ("pytest_arguments", arguments),
+    ]

@@ -1,0 +1,219 @@
+"""A verdict that stands alone: what was judged, its figures and a seal over both; and judging it again from them.
+
+A plain digest tells damage and careless edits. Who may not be trusted with the file needs the key: with
+`VERBOSITY_VERDICT_KEY` set the seal is an HMAC, and a verdict without one is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.criteria import Bound, Criterion
+from harness.documented import DOCUMENTED, criteria_version
+from harness.statistics import Proportion
+from harness.verdict import Outcome, Subject, decide, judge
+
+SCHEMA_VERSION = 1
+KEY_VARIABLE = "VERBOSITY_VERDICT_KEY"
+
+_BOUND_FIELDS = ("measure", "comparison", "threshold", "unit", "confidence")
+_PROVENANCE_FIELDS = ("git_commit", "git_dirty", "time_utc")
+_SUBJECT_FIELDS = ("name", "learned", "access", "thresholds")
+# From worst to best; an outcome may be worse than its figures, because a test can fail outside its bounds.
+_JUDGED = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
+
+
+def key_from_environment() -> bytes | None:
+    """Return the key of `VERBOSITY_VERDICT_KEY`, or None where it is unset or empty."""
+    return os.environ.get(KEY_VARIABLE, "").encode() or None
+
+
+def seal(document_subject: Mapping[str, Any], document: Mapping[str, Any], key: bytes | None) -> dict[str, Any]:
+    """Make the verdict about one subject.
+
+    Args:
+        document_subject: The subject's entry in the document.
+        document: The content of `acceptance.json`.
+        key: Key of the HMAC; None seals with a plain SHA-256.
+
+    Returns:
+        The content of `verdict.json`. `seal.digest` is taken over the canonical JSON of everything else, and
+        `seal.fields` holds a SHA-256 of each part, by which an edited one is named.
+    """
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "subject": {name: document_subject[name] for name in _SUBJECT_FIELDS},
+        "decision": document_subject["decision"],
+        "identity": document_subject["identity"],
+        "criteria_version": document["criteria_version"],
+        "criteria": [_sealed_criterion(entry) for entry in document_subject["criteria"]],
+        "provenance": {name: document["provenance"][name] for name in _PROVENANCE_FIELDS},
+    }
+    # What is sealed is what a reader of the file gets: tuples have become lists, enumerations strings.
+    verdict: dict[str, Any] = json.loads(_canonical(body))
+    verdict["seal"] = {
+        "algorithm": "sha256" if key is None else "hmac-sha256",
+        "fields": {name: _sha256(part) for name, part in _parts(verdict)},
+    }
+    verdict["seal"]["digest"] = _digest(verdict, key)
+    return verdict
+
+
+def _sealed_criterion(entry: Mapping[str, Any]) -> dict[str, Any]:
+    bounds = [{name: bound[name] for name in _BOUND_FIELDS} for bound in entry["bounds"]]
+    return {
+        "id": entry["id"],
+        "outcome": entry["outcome"],
+        "bounds": bounds,
+        "measurements": dict(entry["measurements"]),
+    }
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _parts(verdict: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name, value in verdict.items():
+        if name == "criteria":
+            yield from ((f"criteria.{entry['id']}", entry) for entry in value)
+        elif name != "seal" and isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", part) for inner, part in value.items())
+        elif name != "seal":
+            yield name, value
+
+
+def _digest(verdict: Mapping[str, Any], key: bytes | None) -> str:
+    covered = {name: value for name, value in verdict["seal"].items() if name != "digest"}
+    text = _canonical({**verdict, "seal": covered})
+    return hashlib.sha256(text).hexdigest() if key is None else hmac.new(key, text, "sha256").hexdigest()
+
+
+def recheck(verdict: Mapping[str, Any]) -> list[str]:
+    """Judge a verdict again: its seal, its criteria, and whether outcomes and decision follow from its figures.
+
+    Args:
+        verdict: The content of `verdict.json`.
+
+    Returns:
+        Complaints, each naming its field; empty where the verdict stands. An edit that keeps every outcome is told by
+        the seal alone, so without a key it is told only where the seal was not made again.
+    """
+    return [
+        *_guarded("seal", _seal_complaints, verdict),
+        *_guarded("criteria_version", _version_complaints, verdict),
+        *_guarded("criteria", _outcome_complaints, verdict),
+        *_guarded("decision", _decision_complaints, verdict),
+    ]
+
+
+def _guarded(field: str, check: Callable[..., Iterable[str]], *arguments: Any) -> list[str]:
+    try:
+        return list(check(*arguments))
+    except Exception as error:  # an untrusted file: whatever its values make of a check, it is refused
+        return [f"{field}: malformed ({type(error).__name__}: {error})"]
+
+
+def _seal_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
+    sealed, key = verdict["seal"], key_from_environment()
+    recorded, found = sealed["fields"], {name: _sha256(part) for name, part in _parts(verdict)}
+    for name in sorted(recorded.keys() | found.keys()):
+        if recorded.get(name) != found.get(name):
+            change = "removed" if name not in found else "added" if name not in recorded else "edited"
+            yield f"{name}: {change} after the verdict was sealed"
+    algorithm = sealed["algorithm"]
+    if algorithm not in ("sha256", "hmac-sha256"):
+        yield f"seal.algorithm: unknown {algorithm!r}"
+    elif algorithm == "hmac-sha256" and key is None:
+        yield f"seal: an HMAC, and {KEY_VARIABLE} is not set; set the key that the verdict was sealed with"
+    elif algorithm == "sha256" and key is not None:
+        yield f"seal.algorithm: a plain digest although {KEY_VARIABLE} is set; seal the verdict with the key"
+    elif not hmac.compare_digest(str(sealed["digest"]).encode(), _digest(verdict, key).encode()):
+        yield "seal.digest: does not match; the verdict was edited or damaged, or sealed with another key"
+
+
+def _version_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
+    if verdict["criteria_version"] != criteria_version():
+        yield "criteria_version: not that of the criteria in force; run the acceptance again"
+
+
+def _subject(verdict: Mapping[str, Any]) -> Subject:
+    given = verdict["subject"]
+    if not isinstance(given["learned"], bool):
+        raise ValueError("subject.learned is true or false")
+    return Subject(given["name"], given["learned"], given["thresholds"], given["access"])
+
+
+def _required(subject: Subject, verdict: Mapping[str, Any]) -> list[str]:
+    """Ids that must pass: the documented criteria in the subject's scope, and the project's own."""
+    documented = [criterion.id for criterion in DOCUMENTED.values() if subject.in_scope(criterion)]
+    return [*documented, *(entry["id"] for entry in verdict["criteria"] if entry["id"] not in DOCUMENTED)]
+
+
+def _outcome_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
+    subject = _subject(verdict)
+    listed = Counter(entry["id"] for entry in verdict["criteria"])
+    yield from (f"criteria.{id_}: listed {count} times" for id_, count in listed.items() if count > 1)
+    yield from (f"criteria.{id_}: missing" for id_ in _required(subject, verdict) if id_ not in listed)
+    for entry in verdict["criteria"]:
+        yield from _guarded(f"criteria.{entry['id']}", _criterion_complaints, entry, subject)
+
+
+def _criterion_complaints(entry: Mapping[str, Any], subject: Subject) -> Iterator[str]:
+    id_, outcome = entry["id"], Outcome(entry["outcome"])
+    recorded = [{name: bound[name] for name in _BOUND_FIELDS} for bound in entry["bounds"]]
+    criterion = DOCUMENTED.get(id_)
+    if criterion is not None:
+        in_force = [{name: getattr(bound, name) for name in _BOUND_FIELDS} for bound in subject.bounds(criterion)]
+        # As text, because True equals 1 and a flag must not stand in for a number.
+        if _canonical(_by_measure(recorded)) != _canonical(_by_measure(in_force)):
+            yield f"criteria.{id_}.bounds: not the bounds in force for this subject"
+    if outcome not in _JUDGED:
+        return
+    # Judged by the documented bounds where there are any, never by those of the file.
+    criterion = criterion or Criterion(id_, "", tuple(Bound(**bound) for bound in recorded), "")
+    judged = judge(criterion, subject, {name: _measured(value) for name, value in entry["measurements"].items()})
+    if judged.outcome in _JUDGED:
+        is_better = _JUDGED.index(outcome) > _JUDGED.index(judged.outcome)
+    else:
+        is_better = outcome is Outcome.PASS
+    if is_better:
+        yield f"criteria.{id_}.outcome: {outcome} does not follow from its measurements: {judged.reason}"
+
+
+def _by_measure(bounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    plain = [{**bound, "threshold": _number(bound["threshold"])} for bound in bounds]
+    return sorted(plain, key=lambda bound: str(bound["measure"]))
+
+
+def _number(threshold: object) -> object:
+    # A replaced threshold may be written 6 and read 6.0; both are the same bound.
+    return float(threshold) if isinstance(threshold, int) and not isinstance(threshold, bool) else threshold
+
+
+def _measured(value: Any) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    proportion = Proportion(value["successes"], value["trials"])
+    if value["share"] != proportion.share:
+        raise ValueError(f"a share of {value['share']} is not {proportion.successes} of {proportion.trials}")
+    return proportion
+
+
+def _decision_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
+    subject = _subject(verdict)
+    required = _required(subject, verdict)
+    outcomes = {entry["id"]: Outcome(entry["outcome"]) for entry in verdict["criteria"]}
+    follows = decide({id_: outcome for id_, outcome in outcomes.items() if id_ in required}, required)
+    if verdict["decision"] != follows:
+        yield f"decision: {verdict['decision']} does not follow from the outcomes, which make it {follows}"
