@@ -102,17 +102,18 @@ def generate_batch(
         output = model.generate(
             input_ids=input_ids.to(model.device),
             attention_mask=attention_mask.to(model.device),
-            generation_config=_decoding(config, tokenizer, max_time_s),
+            generation_config=decoding(config, tokenizer, max_time_s),
         )
     answers = output[:, longest:].tolist()
     latency_s = time.perf_counter() - started
     return [
-        _finish(answer, tokenizer, config, latency_s, style)
+        finished(answer, tokenizer, config, latency_s, style)
         for answer, (_, style) in zip(answers, requests, strict=True)
     ]
 
 
-def _decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None) -> HFGenerationConfig:
+def decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None = None) -> HFGenerationConfig:
+    """What ``generate()`` is told: the limits, the tokenizer's special tokens and nothing unasked."""
     sampling = (
         {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
         if config.temperature > 0
@@ -129,9 +130,10 @@ def _decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None
     )
 
 
-def _finish(
+def finished(
     answer: list[int], tokenizer: Any, config: GenerationConfig, latency_s: float, style: Style | None
 ) -> Generation:
+    """The answer in the token ids that ``generate()`` added to a prompt; what follows the first EOS is padding."""
     reason: FinishReason
     if tokenizer.eos_token_id in answer:
         answer, reason = answer[: answer.index(tokenizer.eos_token_id)], "eos"

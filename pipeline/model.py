@@ -26,6 +26,7 @@ from pipeline.config import (
 )
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder, weights_digest
+from pipeline.inference import for_inference
 from pipeline.runs import RunFolder
 from pipeline.targets import base_model_folder, chat_template
 
@@ -185,20 +186,29 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """A run's model, ready to answer.
+class LoadedModel:
+    """A model, ready to answer.
 
     Attributes:
-        model: Base and adapter in evaluation mode.
+        model: The model in evaluation mode.
         tokenizer: Its tokenizer with the style tokens.
         target: The base it stands on.
-        adapter_sha256: Digest of the adapter's weights.
-        census: How the base was loaded, counted before the model was made ready for inference.
     """
 
     model: Any
     tokenizer: Any
     target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel(LoadedModel):
+    """A run's base and adapter, ready to answer.
+
+    Attributes:
+        adapter_sha256: Digest of the adapter's weights.
+        census: How the base was loaded, counted before the model was made ready for inference.
+    """
+
     adapter_sha256: str
     census: QuantizationCensus
 
@@ -217,19 +227,39 @@ def load_trained(run: RunFolder, *, device: str | None = None, base_model: str |
     record = run.read_record()
     if record["status"] != "completed":
         raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; train it to its end first.")
-    target, device = get_target(record["target"]), device or record["device"]
     if not (run.adapter / "adapter_config.json").is_file():
         raise PipelineError(f"{run.adapter}: holds no adapter; train again in another folder.")
     adapter_sha256 = weights_digest(run.adapter)
     if adapter_sha256 != record["adapter"]["sha256"]:
         raise PipelineError(f"{run.adapter}: not the adapter that this run trained; restore it or train again.")
-    base_folder = base_model_folder(target, base_model)
+    base = _load_run_base(record, device, base_model)
+    census = quantization_census(base.model)
+    adapted = for_inference(apply_adapter(base.model, base.tokenizer, run.adapter))
+    return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
+
+
+def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> LoadedModel:
+    """Load what a run started from: the same base in the same arithmetic, style rows added, without the adapter.
+
+    Args:
+        run: A run, complete or not.
+        device: As for ``load_trained``.
+        base_model: As for ``load_trained``.
+
+    Raises:
+        PipelineError: There is no run, or the base weights are missing.
+    """
+    base = _load_run_base(run.read_record(), device, base_model)
+    add_style_rows(base.model, base.tokenizer)
+    return LoadedModel(for_inference(base.model.eval()), base.tokenizer, base.target)
+
+
+def _load_run_base(record: dict[str, Any], device: str | None, base_model: str | None) -> LoadedModel:
+    target, device = get_target(record["target"]), device or record["device"]
+    folder = base_model_folder(target, base_model)
     quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
-    tokenizer = load_tokenizer(base_folder, target)
-    base = load_base(base_folder, quantization, device)
-    census = quantization_census(base)
-    adapted = for_inference(apply_adapter(base, tokenizer, run.adapter))
-    return TrainedModel(adapted, tokenizer, target, adapter_sha256, census)
+    tokenizer = load_tokenizer(folder, target)
+    return LoadedModel(load_base(folder, quantization, device), tokenizer, target)
 
 
 def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path) -> PeftModel:
@@ -268,32 +298,3 @@ def quantization_census(model: Any) -> QuantizationCensus:
 def _absmax_bytes(state: Any) -> int:
     nested = state.state2.absmax.nbytes if state.nested else 0
     return int(state.absmax.nbytes + nested)
-
-
-def for_inference(model: PeftModel) -> Any:
-    """The form of a trained model that generates fastest without changing what it learnt.
-
-    Where 4-bit kernels are fast the adapter stays unmerged. A CPU without bfloat16 arithmetic unpacks every weight for
-    every token, so there the NF4 values are unpacked once and the adapter is added to them in float32; merging into
-    4-bit weights would round the adapter away.
-    """
-    base = model.get_base_model()
-    if next(base.parameters()).device.type != "cpu" or cpu_compute_dtype() == "bfloat16":
-        return model
-    from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
-
-    for name, module in list(base.named_modules()):
-        if isinstance(module, LoraLinear4bit):
-            parent, _, child = name.rpartition(".")
-            setattr(base.get_submodule(parent), child, _merged_linear(module))
-    return model
-
-
-def _merged_linear(module: Any) -> nn.Linear:
-    from bitsandbytes.functional import dequantize_4bit
-
-    packed = module.get_base_layer().weight
-    weight = dequantize_4bit(packed.data, packed.quant_state).float() + module.get_delta_weight("default").float()
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float32)
-    linear.weight = nn.Parameter(weight, requires_grad=False)
-    return linear

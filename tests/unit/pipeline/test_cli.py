@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import argparse
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli import COMMANDS, build_parser, main
+from pipeline.cli import COMMAND_GROUP, COMMANDS, build_parser, find_commands, main
 from pipeline.config import GOLDEN_ENVIRONMENT
 from pipeline.runs import RunFolder
 from tests.support import ServerProcess
@@ -17,9 +20,72 @@ from tests.support import ServerProcess
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        build_parser().parse_args([command, "--help"])
+        build_parser(COMMANDS).parse_args([command, "--help"])
     assert ended.value.code == 0
     assert COMMANDS[command].help in capsys.readouterr().out
+
+
+class Greet:
+    """A subcommand as another package may offer it: no class of the pipeline's."""
+
+    help = "greets, 100 times politer"
+
+    @staticmethod
+    def configure(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--name", required=True)
+
+    @staticmethod
+    def run(arguments: argparse.Namespace) -> int:
+        print(f"hello {arguments.name}")
+        return 3
+
+
+GREET = Greet()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **commands: str) -> None:
+    entries = [importlib.metadata.EntryPoint(name, value, COMMAND_GROUP) for name, value in commands.items()]
+    monkeypatch.setattr(
+        importlib.metadata,
+        "entry_points",
+        lambda **selected: importlib.metadata.EntryPoints(entries).select(**selected),
+    )
+
+
+def test_another_package_adds_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    install(monkeypatch, greet=f"{__name__}:GREET", train=f"{__name__}:GREET")
+    assert find_commands() == {**COMMANDS, "greet": GREET}
+    assert main(["greet", "--name", "you"]) == 3
+    assert capsys.readouterr().out == "hello you\n"
+    with pytest.raises(SystemExit) as ended:
+        main(["greet", "--name", "you", "--shout"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --shout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("origin", ["no_such_package:GREET", "json:nothing", "json:dumps"])
+def test_a_broken_command_says_so_when_it_is_called_and_only_then(
+    origin: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    install(monkeypatch, broken=origin)
+    assert main(["broken", "one", "--two", "3"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"verbosity broken: the command from {origin} cannot be loaded (")
+    assert message.count("\n") == 1
+    assert main(["generate", "--run", str(tmp_path), "--prompt", "Why?"]) == 1
+    assert "no run here" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+
+
+def test_every_entry_point_of_the_project_leads_somewhere() -> None:
+    text = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    groups = tomllib.loads(text)["project"]["entry-points"]
+    assert groups.keys() == {"verbosity.gate", "verbosity.commands", "pytest11"}
+    for group, entries in groups.items():
+        for name, value in entries.items():
+            assert importlib.metadata.EntryPoint(name, value, group).load() is not None
 
 
 def test_generate_prints_the_answer_as_json(tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

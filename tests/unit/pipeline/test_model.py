@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from pipeline.config import GIB, PRESETS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
+from pipeline.inference import for_inference
 from pipeline.model import (
     add_style_rows,
     attach_adapter,
-    for_inference,
     hardware_preset,
     load_base,
     load_tokenizer,

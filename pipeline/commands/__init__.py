@@ -1,0 +1,31 @@
+"""The subcommands of ``verbosity``, one module each, and what they share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_TARGET = "smollm2-135m"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand: what it is for, its arguments, and what it does (returning the exit status)."""
+
+    help: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def base_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where the model runs and where its weights are."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
+    parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which trained run to use, and how."""
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder of a completed training run")
+    base_arguments(parser)

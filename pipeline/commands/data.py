@@ -1,0 +1,67 @@
+"""``verbosity data check``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from pipeline.commands import DEFAULT_TARGET, Command
+from pipeline.config import PRESETS, TARGETS
+from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA
+
+CHECKED_TOKENIZERS: Mapping[str, str] = MappingProxyType({"Mistral v0.3": "tiny-mistral", "SmolLM2": DEFAULT_TARGET})
+"""Tokenizers that ``data check`` counts with, each by a target that has it and needs no weights of the user's."""
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "check", help="say what a data set is made of and whether it can teach two styles; exit status 1 if not"
+    )
+    check.add_argument(
+        "path",
+        type=Path,
+        nargs="?",
+        default=TRAINING_DATA,
+        metavar="PATH",
+        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
+    )
+    check.add_argument(
+        "--held-out",
+        type=Path,
+        default=HELD_OUT_QUESTIONS,
+        metavar="FILE",
+        help="questions that must not be among the data (default: the shipped ones)",
+    )
+    check.add_argument(
+        "--output", type=Path, metavar="DIR", help="write check.json, check.md and answer_tokens.svg there"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipeline.data.check import check_examples
+    from pipeline.data.encoding import answer_lengths
+    from pipeline.data.formats import find_sources, read_questions
+    from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
+    from pipeline.data.store import stream_with_progress
+    from pipeline.model import load_tokenizer
+    from pipeline.targets import base_model_folder
+
+    sources = find_sources(arguments.path)
+    max_tokens = PRESETS["lean"].training.max_sequence_tokens
+    targets = {name: TARGETS[target] for name, target in CHECKED_TOKENIZERS.items()}
+    counters = {
+        name: partial(answer_lengths, load_tokenizer(base_model_folder(target), target), max_tokens)
+        for name, target in targets.items()
+    }
+    document = check_examples(stream_with_progress(sources), read_questions(arguments.held_out), counters)
+    document = {"files": describe_files(sources), **document}
+    print(to_markdown(document), end="")
+    if arguments.output:
+        write_report(document, arguments.output)
+    return 0 if is_clean(document) else 1
+
+
+COMMAND = Command("check training data, the shipped set or your own", _configure, _run)

@@ -1,0 +1,60 @@
+"""``verbosity train``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.commands import DEFAULT_TARGET, Command, base_arguments
+from pipeline.config import PRESETS, TARGETS, get_target, resolve_preset
+from pipeline.files import TRAINING_DATA
+from pipeline.runs import RunFolder
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="lean",
+        help="golden: the documented configuration to the letter; lean: smaller and faster (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=TRAINING_DATA,
+        metavar="PATH",
+        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="run folder; an unfinished run in it goes on"
+    )
+    parser.add_argument("--max-examples", type=int, metavar="N", help="train on the first N examples")
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="peak learning rate (default: the preset's)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of order, dropout and adapter (default: 42)")
+    base_arguments(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipeline.train import TrainingRequest, train
+
+    target = get_target(arguments.target)
+    preset = resolve_preset(
+        arguments.preset,
+        target,
+        max_examples=arguments.max_examples,
+        learning_rate=arguments.learning_rate,
+        seed=arguments.seed,
+    )
+    device = arguments.device or target.device
+    record = train(TrainingRequest(target, preset, arguments.data, arguments.output, device, arguments.base_model))
+    steps, duration_s = record["completed_steps"], record["duration_s"]
+    print(f"trained {steps} steps in {duration_s:.0f} s; adapter: {RunFolder(arguments.output).adapter}")
+    return 0
+
+
+COMMAND = Command("train a style adapter on a 4-bit base model", _configure, _run)

@@ -1,0 +1,47 @@
+"""``verbosity verify``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.commands import Command, base_arguments
+from pipeline.verdicts import check_verdict
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("verdict", type=Path, metavar="FILE", help="verdict.json of an acceptance")
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="run folder, or the adapter folder inside it; run.json must be there",
+    )
+    base_arguments(parser)
+    parser.add_argument(
+        "--ignore-environment",
+        action="store_true",
+        help="print differences of device and packages as notes, so that a CPU machine can verify a GPU's verdict",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    def note(difference: str) -> None:
+        print(f"note: {difference}")
+
+    complaints = check_verdict(
+        arguments.verdict,
+        arguments.adapter,
+        base_model=arguments.base_model,
+        device=arguments.device,
+        note_environment=note if arguments.ignore_environment else None,
+    )
+    for complaint in complaints:
+        print(complaint)
+    if not complaints:
+        print(f"OK: {arguments.verdict} accepts {arguments.adapter}")
+    return 1 if complaints else 0
+
+
+COMMAND = Command("say whether a verdict covers an adapter as it is now; exit status 1 if not", _configure, _run)

@@ -1,0 +1,150 @@
+"""How likely a model finds an answer, how sure it is of each token, and what it does with the style rows exchanged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from pipeline.config import GenerationConfig, Style
+from pipeline.data.encoding import IGNORED_LABEL, EncodedExample, collate
+from pipeline.errors import PipelineError
+from pipeline.generate import Generation, decoding, finished, styled_prompt_ids
+from pipeline.model import style_token_ids
+
+TOP_TOKENS = 5
+"""Alternatives kept for each generated token."""
+_POSITIONS_AT_ONCE = 512
+"""Answer positions whose logits exist together: 100 MB in float32 for a vocabulary of 49,000."""
+
+
+def answer_nll(
+    model: Any, tokenizer: Any, requests: Sequence[tuple[str, tuple[int, ...]]], *, batch_rows: int = 16
+) -> list[float]:
+    """Mean negative log-likelihood of answers after the plain chat prompt, without a style token.
+
+    Formula: -1/T sum over t of ln p(token t | prompt, tokens before t); its exponential is the perplexity.
+
+    Args:
+        model: A causal model in evaluation mode, with an adapter or without.
+        tokenizer: Its tokenizer, style tokens added.
+        requests: Prompt in the user's words, and the answer's token ids without EOS, shape (T,), for each.
+        batch_rows: Most requests in one forward pass; rows of like length go together, padded on the right.
+
+    Returns:
+        Nats per answer token, in the order of the requests.
+
+    Raises:
+        PipelineError: An answer is empty, or a prompt holds a style token.
+
+    Source: Jelinek et al. 1977, "Perplexity, a measure of the difficulty of speech recognition tasks".
+    """
+    rows: list[EncodedExample] = []
+    for number, (prompt, answer) in enumerate(requests):
+        if not answer:
+            raise PipelineError(f"request {number} ({prompt!r}): an empty answer has no likelihood; leave it out.")
+        head = styled_prompt_ids(tokenizer, prompt, None)
+        rows.append(EncodedExample(input_ids=[*head, *answer], prompt_length=len(head)))
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
+    scores = [0.0] * len(rows)
+    for start in range(0, len(order), batch_rows):
+        chosen = order[start : start + batch_rows]
+        batch = collate([rows[index] for index in chosen], tokenizer.pad_token_id)
+        for index, score in zip(chosen, _mean_nll(model, batch), strict=True):
+            scores[index] = score
+    return scores
+
+
+def _mean_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[float]:
+    columns = {name: torch.tensor(column, device=model.device) for name, column in batch.items()}
+    labels = columns.pop("labels")[:, 1:]  # the state at a position predicts the next token
+    answered = labels != IGNORED_LABEL  # (rows, longest - 1)
+    with torch.inference_mode():
+        states = model.get_decoder()(**columns).last_hidden_state[:, :-1][answered]  # (answer tokens, width)
+        parts = zip(
+            torch.split(states, _POSITIONS_AT_ONCE), torch.split(labels[answered], _POSITIONS_AT_ONCE), strict=True
+        )
+        head = model.get_output_embeddings()
+        nll = torch.cat([cross_entropy(head(part).float(), tokens, reduction="none") for part, tokens in parts])
+        return [row.mean().item() for row in torch.split(nll, answered.sum(dim=1).tolist())]
+
+
+def greedy_with_log_probabilities(
+    model: Any, tokenizer: Any, prompt: str, style: Style | None, config: GenerationConfig
+) -> tuple[Generation, list[list[tuple[int, float]]]]:
+    """Answer one prompt greedily and say how sure the model was of each token.
+
+    Args:
+        model: A model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        prompt: The user's words.
+        style: How long the answer should be; None puts no token in front.
+        config: Greedy limits without a minimum, so that nothing but the model chooses.
+
+    Returns:
+        The answer, and for each generated token, EOS too, the five likeliest ids with their natural log-probabilities,
+        likeliest first. The first of each step is the token that was generated.
+
+    Raises:
+        PipelineError: The limits sample or forbid an early end, or the prompt holds a style token.
+    """
+    if config.temperature > 0 or config.min_new_tokens > 0:
+        raise PipelineError("log-probabilities need greedy decoding: set temperature=0 and min_new_tokens=0.")
+    started = time.perf_counter()
+    ids = torch.tensor([styled_prompt_ids(tokenizer, prompt, style)], device=model.device)
+    limits = decoding(config, tokenizer)
+    limits.output_logits = limits.return_dict_in_generate = True
+    with torch.inference_mode():
+        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=limits)
+        answer = output.sequences[0, ids.shape[1] :].tolist()
+        latency_s = time.perf_counter() - started
+        steps = [_likeliest(logits[0], token) for logits, token in zip(output.logits, answer, strict=True)]
+    return finished(answer, tokenizer, config, latency_s, style), steps
+
+
+def _likeliest(logits: Tensor, chosen: int) -> list[tuple[int, float]]:
+    top = logits.float().log_softmax(dim=-1).topk(TOP_TOKENS)
+    return sorted(
+        zip(top.indices.tolist(), top.values.tolist(), strict=True),
+        # Logits in bfloat16 often tie, and topk breaks ties otherwise than the argmax of decoding.
+        key=lambda pair: (-pair[1], pair[0] != chosen, pair[0]),
+    )
+
+
+@contextmanager
+def swap_style_rows(model: Any, tokenizer: Any) -> Iterator[None]:
+    """Exchange what the two style tokens mean to a model, and put it back exactly, also after an error.
+
+    The rows are exchanged where the model looks them up: trained rows, a trained embedding, or the base's embedding. If
+    the token causes the length, terse answers now come long and verbose ones short.
+
+    Args:
+        model: A model with the style rows, with an adapter or without.
+        tokenizer: Its tokenizer, style tokens added.
+    """
+    matrix, rows = _style_rows(model, tokenizer)
+    with torch.no_grad():
+        kept = matrix[rows].clone()
+        matrix[rows] = kept.flip(0)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            matrix[rows] = kept
+
+
+def _style_rows(model: Any, tokenizer: Any) -> tuple[Tensor, list[int]]:
+    """The matrix in which the input layer looks the style tokens up, and their rows in it."""
+    style_ids, embedding = style_token_ids(tokenizer), model.get_input_embeddings()
+    if isinstance(embedding, TrainableTokensWrapper):
+        order = embedding.token_adapter.token_indices["default"]
+        return embedding.token_adapter.trainable_tokens_delta["default"], [order.index(token) for token in style_ids]
+    if isinstance(embedding, ModulesToSaveWrapper):
+        embedding = embedding.modules_to_save["default"]
+    return embedding.weight, style_ids
