@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from pipeline.cli import apply_environment
 from pipeline.config import PRESETS, TARGETS, Target
+from pipeline.doctor import GOLDEN_PINS
+from tests.acceptance.client import Endpoint
 
 apply_environment()  # before any test module imports torch
 
-pytest_plugins = ["harness.plugin", "pytester"]
+pytest_plugins = ["pytester"]
 
 DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
 """What an acceptance run means without ``--target``: the models whose weights are real."""
@@ -28,11 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--run-dir", type=Path, help="accept this finished training run instead of training one")
     group.addoption("--base-model", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+    group.addoption(
+        "--endpoint",
+        metavar="URL",
+        help="judge this running server from outside (its key in VERBOSITY_API_KEY); --target names its tokenizer",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
+    config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
     config.addinivalue_line("markers", "golden: compares with outputs recorded in golden/ on the same kind of machine")
 
 
@@ -41,6 +50,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" not in metafunc.fixturenames:
         return
     names = metafunc.config.getoption("--target") or DEFAULT_TARGETS
+    if url := metafunc.config.getoption("--endpoint"):
+        metafunc.parametrize("target", [_endpoint(url, metafunc.config)], scope="session")
+        return
     device = metafunc.config.getoption("--device")
     parameters = [_parameter(TARGETS[name], device or TARGETS[name].device) for name in dict.fromkeys(names)]
     metafunc.parametrize("target", parameters, scope="session")
@@ -54,6 +66,26 @@ def _parameter(target: Target, device: str) -> object:
     )
     marker = pytest.mark.gpu if device == "cuda" else pytest.mark.embedded
     return pytest.param(target, id=target.name, marks=[subject, marker])
+
+
+def _endpoint(url: str, config: pytest.Config) -> object:
+    if not re.fullmatch(r"https?://[^\s/]+/?", url):
+        raise pytest.UsageError(f"--endpoint: {url!r} is no address such as http://127.0.0.1:8000")
+    names = config.getoption("--target") or [None]
+    if len(names) != 1:
+        raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")
+    (tokenizer,) = names
+    endpoint = Endpoint(url, tokenizer, os.environ.get("VERBOSITY_API_KEY"))
+    subject = pytest.mark.subject(name=endpoint.name, learned=True, access="endpoint")
+    return pytest.param(endpoint, id=endpoint.name, marks=[subject, pytest.mark.deployment])
+
+
+def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
+    """The GPU, if any, and the versions that the golden document pins."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS)}
 
 
 def pytest_golden_environment(config: pytest.Config) -> str:

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, Style, Target
+from pipeline.config import GENERATION_PRESETS, TARGETS, UNCONSTRAINED, GenerationConfig, Style, Target
 from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.generate import Generation, generate_batch
-from pipeline.model import TrainedModel, load_trained
+from pipeline.identity import identity
+from pipeline.model import LoadedModel, TrainedModel, load_tokenizer, load_trained, load_untrained
 from pipeline.runs import RunFolder
+from pipeline.scoring import swap_style_rows
 from pipeline.targets import base_model_folder
-from tests.support import Answers, ServerProcess, TrainingOutcome
+from tests.acceptance.client import Client, Endpoint
+from tests.support import VERBOSITY, Answers, Counterfactuals, ServerProcess, TrainingOutcome
 
-QUESTION_COUNT = 20
-SAMPLING_SEED = 7
+SAMPLING_SEEDS = (7, 11, 13)
+PRESET_QUESTIONS = 12
+COUNTERFACTUAL_QUESTIONS = 24
+ADAPTER_OFF_QUESTIONS = 12
+BATCH_ROWS = 30
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of a server that is only an address, ask what a server can be asked; of a model, everything else."""
+    asked_of = {"test_endpoint.py": "endpoint", "test_deployment.py": "both"}.get(collection_path.name, "model")
+    if collection_path.parent != Path(__file__).parent or not collection_path.name.startswith("test_"):
+        return None
+    return True if asked_of not in ("both", "endpoint" if config.getoption("--endpoint") else "model") else None
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +62,7 @@ def train_into(
 ) -> Callable[[Path], TrainingOutcome]:
     """Trains a run in a process of its own, its progress shown."""
     preset = request.config.getoption("--preset") or ("golden" if device == "cuda" else "lean")
-    command = [sys.executable, "-m", "pipeline.cli", "train", "--target", target.name, "--preset", preset]
+    command = [*VERBOSITY, "train", "--target", target.name, "--preset", preset]
     command += ["--device", device]
     command += ["--base-model", base_model] if base_model else []
 
@@ -99,25 +112,63 @@ def completed_run(training: TrainingOutcome) -> RunFolder:
 
 
 @pytest.fixture(scope="session")
-def trained(completed_run: RunFolder, device: str, base_model: str | None) -> TrainedModel:
+def trained(
+    completed_run: RunFolder,
+    target: Target,
+    device: str,
+    base_model: str | None,
+    identify: Callable[[str, Mapping[str, object]], None],
+) -> TrainedModel:
+    """The judged model; from here on the verdict is bound to its files."""
+    identify(target.name, identity(completed_run, base_model=base_model, device=device))
     return load_trained(completed_run, device=device, base_model=base_model)
 
 
 @pytest.fixture(scope="session")
+def untrained(completed_run: RunFolder, device: str, base_model: str | None) -> LoadedModel:
+    """The same base without the adapter."""
+    return load_untrained(completed_run, device=device, base_model=base_model)
+
+
+@pytest.fixture(scope="session")
 def questions() -> list[str]:
-    return [question.text for question in read_questions(HELD_OUT_QUESTIONS)[:QUESTION_COUNT]]
+    return [question.text for question in read_questions(HELD_OUT_QUESTIONS)]
 
 
 @pytest.fixture(scope="session")
 def answers(trained: TrainedModel, questions: list[str]) -> Answers:
-    def ask(style: Style, config: Any) -> list[Generation]:
-        torch.manual_seed(SAMPLING_SEED)
-        return generate_batch(trained.model, trained.tokenizer, [(text, style) for text in questions], config)
+    def under_presets(seed: int) -> dict[Style, list[Generation]]:
+        torch.manual_seed(seed)
+        return {s: ask(trained, questions[:PRESET_QUESTIONS], s, GENERATION_PRESETS[s]) for s in Style}
 
     return Answers(
-        unconstrained={style: ask(style, UNCONSTRAINED) for style in Style},
-        presets={style: ask(style, GENERATION_PRESETS[style]) for style in Style},
+        unconstrained={style: ask(trained, questions, style) for style in Style},
+        presets={seed: under_presets(seed) for seed in SAMPLING_SEEDS},
     )
+
+
+@pytest.fixture(scope="session")
+def counterfactuals(trained: TrainedModel, untrained: LoadedModel, questions: list[str]) -> Counterfactuals:
+    few = questions[:COUNTERFACTUAL_QUESTIONS]
+    with swap_style_rows(trained.model, trained.tokenizer):
+        swapped = {style: ask(trained, few, style) for style in Style}
+    return Counterfactuals(
+        no_token=ask(trained, few, None),
+        adapter_off={style: ask(untrained, few[:ADAPTER_OFF_QUESTIONS], style) for style in Style},
+        swapped=swapped,
+    )
+
+
+def ask(
+    model: LoadedModel, questions: Sequence[str], style: Style | None, config: GenerationConfig = UNCONSTRAINED
+) -> list[Generation]:
+    """Answers to questions, some at once: a batch goes on until its longest answer ends."""
+    batches = [questions[start : start + BATCH_ROWS] for start in range(0, len(questions), BATCH_ROWS)]
+    return [
+        answer
+        for batch in batches
+        for answer in generate_batch(model.model, model.tokenizer, [(text, style) for text in batch], config)
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +182,22 @@ def server_launch(
 
 
 @pytest.fixture(scope="session")
-def server_url(server_launch: ServerProcess) -> str:
-    if server_launch.url is None:
-        pytest.skip(f"the server did not start: {server_launch.log_file.read_text(errors='replace')[-300:]}")
-    return server_launch.url
+def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
+    """Talks to the judged server: the one that was named, or our own with the judged run."""
+    if isinstance(target, Endpoint):
+        return Client(target.url, target.api_key)
+    server: ServerProcess = request.getfixturevalue("server_launch")
+    if server.url is None:
+        pytest.skip(f"the server did not start: {server.log_file.read_text(errors='replace')[-300:]}")
+    return Client(server.url)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(target: Target | Endpoint, client: Client) -> Any:
+    """The tokenizer that recounts a server's answers."""
+    if isinstance(target, Endpoint):
+        name = str(target.tokenizer or client.health().body.get("model"))
+        if name not in TARGETS:
+            pytest.skip(f"no tokenizer to recount answers with: name one with --target, /health says {name!r}")
+        target = TARGETS[name]
+    return load_tokenizer(base_model_folder(target), target)

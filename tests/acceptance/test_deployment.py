@@ -1,70 +1,81 @@
-"""Deployment criteria, against a live server in a process of its own."""
+"""Deployment criteria, against a live server: ours in a process of its own, or the one that --endpoint names."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import requests
 
-from harness.session import Measured
+from harness.measured import Measured
+from harness.measures import misplaced_answers
 from harness.statistics import share
 from pipeline.config import GENERATION_PRESETS, Style, Target
 from pipeline.runs import RunFolder
-from tests.support import ServerProcess
+from tests.acceptance.client import Client, Endpoint, Reply
+from tests.acceptance.measuring import recount
 
-CLIENT_TIMEOUT_S = 60
 JSON_HEADERS = {"Content-Type": "application/json"}
-
-
-@pytest.mark.criterion("deployment.server_starts")
-def test_server_starts(measured: Measured, server_launch: ServerProcess) -> None:
-    measured.record(ready=server_launch.url is not None, startup_s=server_launch.startup_s)
+AT_ONCE = (
+    ("What is a canary release?", Style.TERSE),
+    ("What causes the ocean tides?", Style.VERBOSE),
+    ("What is a mortgage?", Style.TERSE),
+    ("Why is deforestation a problem?", Style.TERSE),
+)
+"""Held-out questions with a subject that an answer names, so that an answer to another one shows."""
 
 
 @pytest.mark.criterion("deployment.health_endpoint")
-def test_health_endpoint(measured: Measured, server_url: str, target: Target, completed_run: RunFolder) -> None:
-    response = requests.get(f"{server_url}/health", timeout=CLIENT_TIMEOUT_S)
-    body = _json_object(response)
+def test_health_endpoint(
+    measured: Measured, client: Client, target: Target | Endpoint, request: pytest.FixtureRequest
+) -> None:
+    reply = client.health()
     fields = {"status": str, "model": str, "adapter": str, "gpu_memory": float}
-    adapter = completed_run.read_record()["adapter"]["sha256"]
     measured.record(
-        status_code=response.status_code,
-        missing_field_count=sum(not isinstance(body.get(name), kind) for name, kind in fields.items()),
-        identity_matches=body.get("model") == target.name and body.get("adapter") == adapter,
+        status_code=reply.status,
+        missing_field_count=sum(not isinstance(reply.body.get(name), kind) for name, kind in fields.items()),
     )
+    if not isinstance(target, Endpoint):
+        run: RunFolder = request.getfixturevalue("completed_run")
+        adapter = run.read_record()["adapter"]["sha256"]
+        named = (reply.body.get("model"), reply.body.get("adapter"), reply.body.get("status"))
+        measured.record(identity_matches=named == (target.name, adapter, "ok"))
 
 
 @pytest.mark.criterion("deployment.generate_endpoint")
-def test_generate_endpoint(measured: Measured, server_url: str, questions: list[str]) -> None:
-    valid, latencies_s = [], []
-    for style in Style:
-        started = time.perf_counter()
-        response = requests.post(
-            f"{server_url}/generate", json={"prompt": questions[0], "style": style.value}, timeout=CLIENT_TIMEOUT_S
-        )
-        wall_s = time.perf_counter() - started
-        latencies_s.append(wall_s)
-        valid.append(response.status_code == 200 and _is_valid_answer(_json_object(response), style, wall_s))
-    measured.record(response_count=len(valid), valid_response_share=share(valid), latency_max_s=max(latencies_s))
+def test_generate_endpoint(measured: Measured, client: Client, tokenizer: Any, questions: list[str]) -> None:
+    alone = [(style, client.generate(questions[0], style)) for style in Style]
+    with ThreadPoolExecutor(len(AT_ONCE)) as pool:
+        replies = list(pool.map(lambda asked: client.generate(*asked), AT_ONCE))
+    every = alone + [(style, reply) for (_, style), reply in zip(AT_ONCE, replies, strict=True)]
+    valid = [_is_valid_answer(reply, style) for style, reply in every]
+    texts = [str(reply.body.get("response", "")) for reply in replies]
+    measured.record(
+        response_count=len(every),
+        valid_response_share=share(valid),
+        wrong_token_count_count=sum(recount(tokenizer, reply.body).is_wrong for _, reply in every),
+        misplaced_answer_count=misplaced_answers([text for text, _ in AT_ONCE], texts),
+        alone_latency_max_s=max(reply.wall_s for _, reply in alone),
+        at_once_latency_max_s=max(reply.wall_s for reply in replies),
+    )
 
 
-def _is_valid_answer(body: dict[str, Any], style: Style, wall_s: float) -> bool:
-    preset = GENERATION_PRESETS[style]
+def _is_valid_answer(reply: Reply, style: Style) -> bool:
+    body, preset = reply.body, GENERATION_PRESETS[style]
     tokens, latency = body.get("tokens"), body.get("latency")
     return (
-        body.keys() == {"response", "style", "tokens", "latency"}
+        reply.status == 200
+        and body.keys() == {"response", "style", "tokens", "latency"}
         and isinstance(body["response"], str)
         and body["style"] == style.value
         and type(tokens) is int
         and preset.min_new_tokens <= tokens <= preset.max_new_tokens
         and isinstance(latency, float)
         and math.isfinite(latency)
-        and 0 < latency <= wall_s
+        and 0 < latency <= reply.wall_s
     )
 
 
@@ -105,30 +116,18 @@ MALFORMED = {
 
 
 @pytest.mark.criterion("deployment.error_handling")
-def test_error_handling(measured: Measured, server_url: str) -> None:
+def test_error_handling(measured: Measured, client: Client) -> None:
     wrong, not_json = [], []
     for name, case in MALFORMED.items():
-        response = requests.request(
-            case.method, server_url + case.path, data=case.body, headers=case.headers, timeout=CLIENT_TIMEOUT_S
-        )
-        if response.status_code not in case.statuses:
-            wrong.append(f"{name}: {response.status_code}")
-        if not _json_object(response):
+        reply = client.request(case.method, case.path, data=case.body, headers=case.headers)
+        if reply.status not in case.statuses:
+            wrong.append(f"{name}: {reply.status}")
+        if not reply.body:
             not_json.append(name)
-    health = requests.get(f"{server_url}/health", timeout=CLIENT_TIMEOUT_S)
     measured.record(
         case_count=len(MALFORMED),
         wrong_status_count=len(wrong),
         wrong_statuses="; ".join(wrong),
         non_json_body_count=len(not_json),
-        healthy_after=health.status_code == 200,
+        healthy_after=client.health().status == 200,
     )
-
-
-def _json_object(response: requests.Response) -> dict[str, Any]:
-    """The body if it is a JSON object, otherwise an empty dict."""
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}

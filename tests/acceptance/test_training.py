@@ -13,8 +13,8 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from harness.measured import Measured
 from harness.measures import loss_trend
-from harness.session import Measured
 from pipeline.config import PRESETS, Target
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest

@@ -1,0 +1,73 @@
+"""A client of the service, ours or another that speaks `POST /generate` and `GET /health`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from pipeline.config import Style
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server that is judged from outside.
+
+    Attributes:
+        url: Its address, without a path.
+        tokenizer: Target whose tokenizer recounts its answers; None asks `/health` for the model.
+        api_key: Sent as a bearer token; never shown.
+    """
+
+    url: str
+    tokenizer: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return self.url.partition("://")[2].rstrip("/")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One HTTP response: its status, its body if that is a JSON object (otherwise empty), and how long it took."""
+
+    status: int
+    body: dict[str, Any]
+    wall_s: float
+
+
+class Client:
+    """Asks one server."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        """`api_key` goes along as a bearer token."""
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    def health(self) -> Reply:
+        """`GET /health`."""
+        return self.request("GET", "/health")
+
+    def generate(self, prompt: str, style: Style) -> Reply:
+        """`POST /generate`."""
+        return self.request("POST", "/generate", json={"prompt": prompt, "style": style.value})
+
+    def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **content: Any) -> Reply:
+        """Any request; `content` goes to `requests.request`."""
+        started = time.perf_counter()
+        response = requests.request(
+            method, self._url + path, headers={**self._headers, **(headers or {})}, timeout=TIMEOUT_S, **content
+        )
+        wall_s = time.perf_counter() - started
+        try:
+            body = response.json()
+        except ValueError:
+            body = {}
+        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s)

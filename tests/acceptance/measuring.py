@@ -1,0 +1,97 @@
+"""What style criteria measure, of answers from the model at hand as of answers from a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.effects import mean_difference_interval, probability_of_superiority
+from harness.measured import Measured
+from harness.measures import ends_as_a_sentence, longest_repeated_span, sequence_repetition
+from harness.statistics import Proportion, quantile
+from pipeline.config import Style
+
+TERSE_LIMIT_TOKENS = 50
+VERBOSE_FLOOR_TOKENS = 80
+MIDPOINT_TOKENS = (TERSE_LIMIT_TOKENS + VERBOSE_FLOOR_TOKENS) / 2
+LOOPING_SEQ_REP_4 = 0.44
+"""Mean seq-rep-4 of a language model decoded greedily (Welleck et al. 2020); such an answer is a loop."""
+LONG_REPEAT_TOKENS = 32
+"""A whole TERSE answer at the preset's cap; a span this long said twice is a long repeat."""
+
+Lengths = Mapping[Style, Sequence[int]]
+"""Token counts of the answers to the same questions in the same order, by style."""
+
+
+def consistency(decodings: Sequence[Lengths]) -> dict[str, Proportion]:
+    """Of each question, whether every decoding of it has the right order and lies on the right sides."""
+    pairs: dict[int, list[tuple[int, int]]] = {}
+    for lengths in decodings:
+        for index, pair in enumerate(zip(lengths[Style.TERSE], lengths[Style.VERBOSE], strict=True)):
+            pairs.setdefault(index, []).append(pair)
+    sides = [all(terse < MIDPOINT_TOKENS < verbose for terse, verbose in of) for of in pairs.values()]
+    return {
+        "ordered_question_share": Proportion.of(
+            [all(terse < verbose for terse, verbose in of) for of in pairs.values()]
+        ),
+        "own_side_question_share": Proportion.of(sides),
+    }
+
+
+def token_effect(lengths: Lengths) -> dict[str, float]:
+    """How much longer VERBOSE is than TERSE, question by question."""
+    low, high = mean_difference_interval(lengths[Style.VERBOSE], lengths[Style.TERSE])
+    return {
+        "token_effect_low_tokens": low,
+        "token_effect_high_tokens": high,
+        "probability_of_superiority": probability_of_superiority(lengths[Style.VERBOSE], lengths[Style.TERSE]),
+    }
+
+
+def repetition(answers: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """How much the answers, each a sequence of token ids, repeat themselves."""
+    repeated = [sequence_repetition(ids, 4) for ids in answers]
+    spans = [longest_repeated_span(ids) for ids in answers]
+    return {
+        "answer_count": len(answers),
+        "seq_rep_4_mean": sum(repeated) / len(repeated),
+        "seq_rep_4_worst": max(repeated),
+        "looping_answer_share": Proportion.of([value >= LOOPING_SEQ_REP_4 for value in repeated]),
+        "long_repeat_answer_share": Proportion.of([span >= LONG_REPEAT_TOKENS for span in spans]),
+        "longest_repeated_span_tokens": max(spans),
+    }
+
+
+def whole_share(texts: Sequence[str]) -> Proportion:
+    """Of answers that a cap may have cut, how many end as a sentence does."""
+    return Proportion.of([ends_as_a_sentence(text) for text in texts])
+
+
+def record_latencies(measured: Measured, latencies_s: Mapping[Style, Sequence[float]], warm_up_count: int) -> None:
+    """Record and attach the latencies of single answers."""
+    for style, values in latencies_s.items():
+        measured.attach("latency of one answer", kind="latency", values=values, unit="s", label=style.value)
+        quantiles = {f"{style}_latency_p{q}_s": quantile(values, q / 100) for q in (50, 95, 99)}
+        measured.record(**quantiles, **{f"{style}_latency_max_s": max(values)})
+    measured.record(warm_up_count=warm_up_count, response_count=sum(len(values) for values in latencies_s.values()))
+
+
+@dataclass(frozen=True)
+class Recount:
+    """A server's token count beside the one that its text has."""
+
+    claimed: object
+    counted: int
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether they differ by more than two tokens and a tenth; a text has several spellings."""
+        return type(self.claimed) is not int or abs(self.claimed - self.counted) > max(2, self.counted / 10)
+
+
+def recount(tokenizer: Any, body: Mapping[str, Any]) -> Recount:
+    """Count the tokens of a response's text again."""
+    text = body.get("response")
+    ids = tokenizer(text if isinstance(text, str) else "", add_special_tokens=False)["input_ids"]
+    return Recount(body.get("tokens"), len(ids))

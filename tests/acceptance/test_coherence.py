@@ -1,0 +1,84 @@
+"""A criterion of the project's own: answers are language, not only of the right length.
+
+The limits come from the data. The base model, which never saw them, scores the reference answers of the shipped
+training set; an answer that it finds less likely than nearly all references of its style is not fluent.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness.criteria import Bound, Criterion, Need
+from harness.measured import Measured
+from harness.measures import distinct_n
+from harness.statistics import Proportion, median, quantile
+from pipeline.config import Style
+from pipeline.data.formats import read_examples
+from pipeline.files import TRAINING_DATA
+from pipeline.generate import Generation
+from pipeline.model import LoadedModel
+from pipeline.scoring import answer_nll
+from tests.support import Answers
+
+COHERENCE = Criterion(
+    "style.coherence",
+    "Answers are fluent, varied and end by themselves",
+    (
+        Bound("reference_count", ">=", 100, "answers"),
+        Bound("ended_answer_share", ">=", 0.9, confidence=0.95),
+        Bound("fluent_answer_share", ">=", 0.9, confidence=0.95),
+        Bound("varied_answer_share", ">=", 0.9, confidence=0.95),
+    ),
+    "project; fluent: the base model's perplexity of the answer is at most the 99th percentile of its perplexity of the"
+    " data's answers in that style; varied: at least half of the answer's bigrams are new (distinct-2, Li et al. 2016)",
+    needs=(Need.MODEL, Need.LEARNED_WEIGHTS),
+)
+REFERENCES_PER_STYLE = 60
+SCORED_QUESTIONS = 60
+FLUENCY_QUANTILE = 0.99
+LEAST_DISTINCT_2 = 0.5
+
+
+@pytest.mark.criterion(COHERENCE)
+def test_coherence(measured: Measured, answers: Answers, untrained: LoadedModel, questions: list[str]) -> None:
+    fluent: list[bool] = []
+    for style, generations in answers.unconstrained.items():
+        references = _reference_nll(untrained, style)
+        observed = _nll(untrained, questions[:SCORED_QUESTIONS], generations[:SCORED_QUESTIONS])
+        limit = quantile(references, FLUENCY_QUANTILE)
+        fluent += [value <= limit for value in observed]
+        measured.record(
+            **{
+                f"{style}_perplexity_median": math.exp(median(observed)),
+                f"{style}_reference_perplexity_median": math.exp(median(references)),
+                f"{style}_perplexity_limit": math.exp(limit),
+            }
+        )
+        for label, values in ((style.value, observed), (f"{style} reference", references)):
+            name = "negative log-likelihood under the base model"
+            measured.attach(name, kind="distribution", values=values, unit="nats/token", label=label)
+    every = [answer for generations in answers.unconstrained.values() for answer in generations]
+    measured.record(
+        reference_count=REFERENCES_PER_STYLE * len(Style),
+        ended_answer_share=Proportion.of([answer.finish_reason == "eos" for answer in every]),
+        fluent_answer_share=Proportion.of(fluent),
+        varied_answer_share=Proportion.of([distinct_n(answer.token_ids, 2) >= LEAST_DISTINCT_2 for answer in every]),
+    )
+
+
+def _nll(model: LoadedModel, questions: list[str], generations: list[Generation]) -> list[float]:
+    """Nats per token; an empty answer has no language in it."""
+    said = [(text, answer.token_ids) for text, answer in zip(questions, generations, strict=True) if answer.token_ids]
+    empty = len(generations) - len(said)
+    return answer_nll(model.model, model.tokenizer, said) + [math.inf] * empty
+
+
+def _reference_nll(model: LoadedModel, style: Style) -> list[float]:
+    examples = [example for example in read_examples(TRAINING_DATA) if example.style == style]
+    step = len(examples) // REFERENCES_PER_STYLE
+    chosen = examples[::step][:REFERENCES_PER_STYLE]
+    ids = model.tokenizer([example.completion for example in chosen], add_special_tokens=False)["input_ids"]
+    requests = [(example.words, tuple(answer)) for example, answer in zip(chosen, ids, strict=True)]
+    return answer_nll(model.model, model.tokenizer, requests)
