@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint data-check curve large-data clean
+.PHONY: demo test lint sabotage data-check curve large-data clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
+
+# Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
+JOBS ?= 1
+sabotage: $(READY)
+	$(BIN)/python -m tests.sabotage.matrix --jobs $(JOBS)
 
 # The figures of the datasheet; exit status 1 if the shipped data has a weakness.
 data-check: $(READY)
@@ -37,4 +42,4 @@ $(READY): pyproject.toml constraints/current.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-results acceptance-results curve-runs
+	rm -rf $(VENV) demo-results acceptance-results curve-runs sabotage-runs

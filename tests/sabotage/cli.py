@@ -1,0 +1,16 @@
+"""The command line of the broken pipeline: `python -m tests.sabotage.cli FAULT COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.cli import apply_environment, main
+
+if __name__ == "__main__":
+    apply_environment()  # before a fault imports torch
+    from tests.sabotage.faults import FAULTS
+
+    inject = FAULTS[sys.argv[1]].inject
+    if inject:
+        inject()
+    sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,159 @@
+"""`make sabotage`: every fault and twenty healthy repeats through the whole gate, as a table of criterion by fault.
+
+What is finished in the work folder is not run again, so a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.config import PROJECT_ENVIRONMENT
+from pipeline.runs import RunFolder
+from tests.sabotage.faults import FAULTS, Fault
+from tests.sabotage.picture import write_matrix
+
+ROOT = Path(__file__).resolve().parents[2]
+HEALTHY_SEEDS = tuple(range(1000, 1020))
+"""Training seeds of the healthy repeats; fixed before the first of them was run."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where trials run, and on what.
+
+    Attributes:
+        work: Folder of runs, logs and results.
+        device: `cpu` or `cuda`.
+        threads: CPU threads of one trial.
+    """
+
+    work: Path
+    device: str
+    threads: int
+
+    def command(self, log: Path, *arguments: str) -> int:
+        """Run a Python module in a process of its own, its output in a log file; returns the exit status."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, **PROJECT_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}
+        command = [sys.executable, "-m", *arguments]
+        with log.open("ab") as stream:
+            finished = subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, check=False)
+        return finished.returncode
+
+    def train(self, folder: Path, target: str, *options: str) -> RunFolder:
+        """A healthy run, trained if it is not there.
+
+        Raises:
+            RuntimeError: It does not train.
+        """
+        run = RunFolder(folder / "run")
+        if not run.record_file.exists() or run.read_record()["status"] != "completed":
+            train = ("pipeline.cli", "train", "--target", target, "--preset", "lean", "--device", self.device)
+            if self.command(folder / "train.log", *train, "--output", str(run.path), *options):
+                raise RuntimeError(f"a healthy run failed: see {folder / 'train.log'}")
+        return run
+
+    def accept(self, folder: Path, target: str, *options: str) -> dict[str, Any]:
+        """The acceptance's result document, made if it is not there.
+
+        Raises:
+            RuntimeError: The gate left no document.
+        """
+        result = folder / "acceptance.json"
+        if not result.exists():
+            marks = f"{'gpu' if self.device == 'cuda' else 'embedded'} and not golden"
+            gate = ("pytest", "tests/acceptance", "-q", "-p", "no:cacheprovider", "-m", marks, "--preset", "lean")
+            where = ("--target", target, "--device", self.device, f"--acceptance-dir={folder}")
+            self.command(folder / "gate.log", *gate, *where, *options)
+        if not result.exists():
+            raise RuntimeError(f"the gate left no result: see {folder / 'gate.log'}")
+        document: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        return document
+
+    def healthy(self, seed: int) -> dict[str, Any]:
+        """One healthy repeat: trained with a seed of its own, served and judged."""
+        folder = self.work / f"healthy-{seed}"
+        run = self.train(folder, "smollm2-135m", "--seed", str(seed))
+        return {"seed": seed, **_outcomes(self.accept(folder, "smollm2-135m", f"--run-dir={run.path}"))}
+
+    def broken(self, fault: Fault) -> dict[str, Any]:
+        """One fault through the gate."""
+        folder = self.work / fault.name
+        options = ["-p", "tests.sabotage.plugin", "--fault", fault.name, f"--basetemp={folder / 'tmp'}"]
+        if not fault.trains:
+            run = RunFolder(folder / "run")
+            if not (folder / "acceptance.json").exists():
+                shutil.rmtree(run.path, ignore_errors=True)
+                shutil.copytree(self.work / fault.target / "run", run.path)
+                if fault.damage:
+                    fault.damage(run)
+            options.append(f"--run-dir={run.path}")
+        found = _outcomes(self.accept(folder, fault.target, *options))
+        failed = {id_ for id_, outcome in found["outcomes"].items() if outcome == "FAIL"}
+        return {
+            "name": fault.name,
+            "what": fault.what,
+            "target": fault.target,
+            "catches": list(fault.catches),
+            "may_follow": [id_ for id_ in fault.may_follow if id_ not in fault.catches],
+            **found,
+            "caught": found["decision"] == "REJECTED" and failed >= set(fault.catches),
+            "unexpected": sorted(failed - {*fault.catches, *fault.may_follow}),
+        }
+
+
+def _outcomes(document: dict[str, Any]) -> dict[str, Any]:
+    (subject,) = document["subjects"]
+    origin = document["provenance"]
+    return {
+        "decision": document["decision"],
+        "outcomes": {criterion["id"]: criterion["outcome"] for criterion in subject["criteria"]},
+        "machine": origin["gpu"] or origin["cpu_model"],
+        "git_commit": origin["git_commit"],
+        "git_dirty": origin["git_dirty"],
+        "packages": origin["packages"],
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Prove that the gate can fail, and that it lets healthy runs pass.")
+    parser.add_argument("--work", type=Path, default=Path("sabotage-runs"), help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=Path("golden/sabotage"), help="default: %(default)s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at once (default: %(default)s)")
+    parser.add_argument("--fault", action="append", choices=tuple(FAULTS), help="only this one; may be repeated")
+    parser.add_argument(
+        "--healthy", type=int, default=len(HEALTHY_SEEDS), help="healthy repeats (default: %(default)s)"
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what was asked for and write the matrix; exit status 1 unless the gate was right every time."""
+    options = _options()
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    workshop = Workshop(options.work.resolve(), options.device, threads)
+    chosen = [FAULTS[name] for name in options.fault or FAULTS]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        targets = dict.fromkeys(fault.target for fault in chosen if not fault.trains)
+        list(pool.map(lambda target: workshop.train(workshop.work / target, target), targets))
+        broken = pool.map(workshop.broken, chosen)
+        healthy = pool.map(workshop.healthy, HEALTHY_SEEDS[: options.healthy])
+        faults = list(tqdm(broken, desc="faults", total=len(chosen), unit="fault"))
+        repeats = list(tqdm(healthy, desc="healthy repeats", total=options.healthy, unit="run"))
+    return write_matrix(faults, repeats, options.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

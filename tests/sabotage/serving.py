@@ -1,0 +1,105 @@
+"""Faults of the server."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config import Style
+from tests.sabotage.replacing import replace
+
+
+def hang() -> None:
+    replace("pipeline.serve:run_server", lambda run: lambda *arguments, **keywords: threading.Event().wait())
+
+
+def exit_at_once() -> None:
+    replace("pipeline.serve:run_server", lambda run: lambda *arguments, **keywords: sys.exit(3))
+
+
+def name_another_adapter() -> None:
+    replace("pipeline.serve:ServiceInfo", lambda info: lambda **fields: info(**{**fields, "adapter": "0" * 64}))
+
+
+def _with_bodies(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    replace("pipeline.serve:jsonify", lambda jsonify: lambda **fields: jsonify(**change(fields)))
+
+
+def leave_out_memory() -> None:
+    _with_bodies(lambda fields: {name: value for name, value in fields.items() if name != "gpu_memory"})
+
+
+def milliseconds() -> None:
+    _with_bodies(lambda fields: {n: value * 1000 if n == "latency" else value for n, value in fields.items()})
+
+
+def count_words() -> None:
+    def change(fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "tokens": len(fields["response"].split())} if "tokens" in fields else fields
+
+    _with_bodies(change)
+
+
+def _with_problems(change: Callable[[Any, int], None]) -> None:
+    def broken(respond: Any) -> Any:
+        def changed(status: int, *details: Any) -> Any:
+            response = respond(status, *details)
+            change(response, status)
+            return response
+
+        return changed
+
+    replace("pipeline.serve:_problem_response", broken)
+
+
+def answer_200() -> None:
+    _with_problems(lambda response, status: setattr(response, "status_code", 200))
+
+
+def answer_html() -> None:
+    def change(response: Any, status: int) -> None:
+        response.set_data(f"<h1>{status}</h1>")
+        response.content_type = "text/html"
+
+    _with_problems(change)
+
+
+def die_of_bad_request() -> None:
+    _with_problems(lambda response, status: os._exit(1) if status == 400 else None)
+
+
+def _with_generate(change: Callable[[Any], Any]) -> None:
+    replace("pipeline.engines:SerialEngine", lambda engine: lambda generate: engine(change(generate)))
+
+
+def ignore_style() -> None:
+    _with_generate(lambda generate: lambda prompt, style, max_time_s: generate(prompt, Style.TERSE, max_time_s))
+
+
+def _exchange_among(styles: set[Style]) -> None:
+    """Each answer goes to the request after its own."""
+
+    def change(generate: Any) -> Any:
+        earlier: list[Any] = []
+
+        def exchanging(prompt: str, style: Style, max_time_s: float) -> Any:
+            answer = generate(prompt, style, max_time_s)
+            if style not in styles:
+                return answer
+            earlier.append(answer)
+            return earlier[-2] if len(earlier) > 1 else answer
+
+        return exchanging
+
+    _with_generate(change)
+
+
+def mix_up() -> None:
+    _exchange_among(set(Style))
+
+
+def mix_up_terse() -> None:
+    _exchange_among({Style.TERSE})
