@@ -1,0 +1,111 @@
+"""Every file in golden/ belongs to a test, or is a committed result that a test reads."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.golden.extension import KEYS, path_part
+from pipeline.config import TARGETS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ("README.md", "data/*", "sabotage/*", "*/acceptance/*", "*/acceptance/figures/*", "*/curve/*")
+"""What no test recorded: results that the README shows and `test_readme.py` compares it with."""
+
+
+def strays(root: Path) -> dict[str, str]:
+    """Files of `root`/golden that belong to no test, with the reason."""
+    folder = root / "golden"
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    reasons = {path.as_posix(): _complaint(root, path) for path in files if not _is_result(path)}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _is_result(path: Path) -> bool:
+    return any(len(path.parts) == pattern.count("/") + 1 and path.match(pattern) for pattern in RESULTS)
+
+
+def _complaint(root: Path, path: Path) -> str | None:
+    if len(path.parts) != 4 or path.suffix != ".json" or path.parts[0] not in TARGETS:
+        return "neither <target>/<environment>/<test module>/<test name>.json nor a known result"
+    module = root / "tests" / "acceptance" / f"{path.parts[2]}.py"
+    if not module.is_file():
+        return f"there is no tests/acceptance/{module.name}"
+    document: Any = json.loads((root / "golden" / path).read_text(encoding="utf-8"))
+    if document.keys() != KEYS:
+        return f"it holds {', '.join(sorted(document))}; tolerances belong to the test: record it again"
+    origin = document["provenance"]
+    owner, _, test = origin["test"].partition("::")
+    function = test.partition("[")[0]
+    if owner != path.parts[2] or path_part(test) != path.stem:
+        return f"its provenance names {origin['test']}"
+    if function not in _test_functions(module):
+        return f"tests/acceptance/{module.name} has no {function}"
+    if f"[{path.parts[0]}]" != test.removeprefix(function):
+        return f"it was recorded with {test}, not with {path.parts[0]}"
+    return None if origin["git_dirty"] is False else "it was recorded from uncommitted code"
+
+
+def _test_functions(module: Path) -> set[str]:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_every_golden_belongs_to_a_test() -> None:
+    assert strays(ROOT) == {}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with one golden that belongs to its test, and one result."""
+    module = tmp_path / "tests" / "acceptance" / "test_goldens.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def test_a(golden, target): ...\n")
+    write(tmp_path, "smollm2-135m/cpu/test_goldens/test_a_smollm2-135m.json", "test_goldens::test_a[smollm2-135m]")
+    write(tmp_path, "smollm2-135m/curve/curve.json", "")
+    assert strays(tmp_path) == {}
+    return tmp_path
+
+
+def write(root: Path, name: str, test: str, dirty: bool = False, **others: object) -> None:
+    path = root / "golden" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"value": 1, "provenance": {"test": test, "git_dirty": dirty}, **others}
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "test", "reason"),
+    [
+        ("smollm2-135m/cpu/test_gone/test_a_smollm2-135m.json", "test_gone::test_a[smollm2-135m]", "no tests/"),
+        ("smollm2-135m/cpu/test_goldens/test_b_smollm2-135m.json", "test_goldens::test_b[smollm2-135m]", "no test_b"),
+        ("smollm2-135m/gpu/test_goldens/test_a_smollm2-135m.json", "test_other::test_a[smollm2-135m]", "names"),
+        ("smollm2-135m/gpu/test_goldens/test_c_smollm2-135m.json", "test_goldens::test_a[smollm2-135m]", "names"),
+        (
+            "tiny-mistral/cpu/test_goldens/test_a_smollm2-135m.json",
+            "test_goldens::test_a[smollm2-135m]",
+            "recorded with",
+        ),
+        ("unknown/cpu/test_goldens/test_a_unknown.json", "test_goldens::test_a[unknown]", "neither"),
+        ("smollm2-135m/cpu/test_goldens/more/test_a.json", "test_goldens::test_a", "neither"),
+        ("smollm2-135m/curve/deep/curve.json", "", "no tests/"),
+        ("notes.md", "", "neither"),
+    ],
+)
+def test_a_stray_file_is_named(project: Path, name: str, test: str, reason: str) -> None:
+    write(project, name, test)
+    found = strays(project)
+    assert list(found) == [name]
+    assert reason in found[name]
+
+
+def test_a_golden_holds_no_tolerance_and_names_a_commit(project: Path) -> None:
+    name, test = "smollm2-135m/gpu/test_goldens/test_a_smollm2-135m.json", "test_goldens::test_a[smollm2-135m]"
+    write(project, name, test, tolerance=1)
+    assert "tolerances belong to the test" in strays(project)[name]
+    write(project, name, test, dirty=True)
+    assert "uncommitted" in strays(project)[name]
