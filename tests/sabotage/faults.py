@@ -64,6 +64,7 @@ _FAULTS = (
         "half-trained",
         "training stops half way and says it is done",
         (COMPLETES,),
+        (ADAPTER_SAVES,),
         trains=True,
         inject=training.stop_half_way,
     ),

@@ -26,6 +26,7 @@ from tests.sabotage.picture import write_matrix
 ROOT = Path(__file__).resolve().parents[2]
 HEALTHY_SEEDS = tuple(range(1000, 1020))
 """Training seeds of the healthy repeats; fixed before the first of them was run."""
+RESULT = "acceptance.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Workshop:
         Raises:
             RuntimeError: The gate left no document.
         """
-        result = folder / "acceptance.json"
+        result = folder / RESULT
         if not result.exists():
             marks = f"{'gpu' if self.device == 'cuda' else 'embedded'} and not golden"
             gate = ("pytest", "tests/acceptance", "-q", "-p", "no:cacheprovider", "-m", marks, "--preset", "lean")
@@ -93,7 +94,7 @@ class Workshop:
         options = ["-p", "tests.sabotage.plugin", "--fault", fault.name, f"--basetemp={folder / 'tmp'}"]
         if not fault.trains:
             run = RunFolder(folder / "run")
-            if not (folder / "acceptance.json").exists():
+            if not (folder / RESULT).exists():
                 shutil.rmtree(run.path, ignore_errors=True)
                 shutil.copytree(self.work / fault.target / "run", run.path)
                 if fault.damage:
@@ -136,6 +137,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--healthy", type=int, default=len(HEALTHY_SEEDS), help="healthy repeats (default: %(default)s)"
     )
+    parser.add_argument("--finished", action="store_true", help="run nothing, write the matrix of what is finished")
     return parser.parse_args()
 
 
@@ -145,14 +147,19 @@ def main() -> int:
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     workshop = Workshop(options.work.resolve(), options.device, threads)
     chosen = [FAULTS[name] for name in options.fault or FAULTS]
+    seeds = HEALTHY_SEEDS[: options.healthy]
+    if options.finished:
+        chosen = [fault for fault in chosen if (workshop.work / fault.name / RESULT).exists()]
+        seeds = tuple(seed for seed in seeds if (workshop.work / f"healthy-{seed}" / RESULT).exists())
     with ThreadPoolExecutor(options.jobs) as pool:
-        targets = dict.fromkeys(fault.target for fault in chosen if not fault.trains)
+        targets = {} if options.finished else dict.fromkeys(fault.target for fault in chosen if not fault.trains)
         list(pool.map(lambda target: workshop.train(workshop.work / target, target), targets))
         broken = pool.map(workshop.broken, chosen)
-        healthy = pool.map(workshop.healthy, HEALTHY_SEEDS[: options.healthy])
+        healthy = pool.map(workshop.healthy, seeds)
         faults = list(tqdm(broken, desc="faults", total=len(chosen), unit="fault"))
-        repeats = list(tqdm(healthy, desc="healthy repeats", total=options.healthy, unit="run"))
-    return write_matrix(faults, repeats, options.output)
+        repeats = list(tqdm(healthy, desc="healthy repeats", total=len(seeds), unit="run"))
+    not_run = [name for name in FAULTS if name not in {fault.name for fault in chosen}]
+    return write_matrix(faults, repeats, not_run, options.output)
 
 
 if __name__ == "__main__":

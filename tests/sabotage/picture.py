@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.documented import criteria_version
+from harness.documented import DOCUMENTED, criteria_version
 from harness.files import write_text_atomically
 
 SYMBOLS = {"PASS": "\u00b7", "FAIL": "F", "UNDECIDED": "?", "NOT_RUN": "-", "NOT_APPLICABLE": ""}
@@ -21,15 +21,19 @@ _COLOURS = {
 }
 
 
-def summarise(faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The document: every outcome, and how often the gate was wrong."""
-    criteria = list(dict.fromkeys(id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]))
+def summarise(
+    faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]], not_run: Sequence[str]
+) -> dict[str, Any]:
+    """The document: every outcome, how often the gate was wrong, and the faults that were not run."""
+    judged = {id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]}
+    criteria = [id_ for id_ in DOCUMENTED if id_ in judged] + sorted(judged - DOCUMENTED.keys())
     return {
         "criteria": criteria,
         "criteria_version": criteria_version(),
         "faults": list(faults),
         "healthy": list(healthy),
         "fault_count": len(faults),
+        "faults_not_run": list(not_run),
         "caught_count": sum(fault["caught"] for fault in faults),
         "unexpected_count": sum(bool(fault["unexpected"]) for fault in faults),
         "false_accept_count": sum(fault["decision"] == "ACCEPTED" for fault in faults),
@@ -47,6 +51,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         f"{document['caught_count']} of {document['fault_count']} faults caught, {document['false_accept_count']}"
         f" accepted; {document['false_reject_count']} of {document['healthy_count']} healthy runs not accepted.",
         "",
+        *([f"Not run yet: {', '.join(document['faults_not_run'])}.", ""] if document["faults_not_run"] else []),
         *(f"{number}. {id_}" for number, id_ in zip(numbers, criteria, strict=True)),
         "",
         f"**F** must fail and did, F failed as a consequence, {SYMBOLS['PASS']} pass, - not run, ? undecided, empty:"
@@ -102,9 +107,11 @@ def draw(document: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def write_matrix(faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]], folder: Path) -> int:
-    """Write matrix.json, matrix.md and matrix.svg; returns 1 unless the gate was right every time."""
-    document = summarise(faults, healthy)
+def write_matrix(
+    faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]], not_run: Sequence[str], folder: Path
+) -> int:
+    """Write matrix.json, matrix.md and matrix.svg; returns 1 unless all was run and the gate was right every time."""
+    document = summarise(faults, healthy, not_run)
     write_text_atomically(folder / "matrix.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
     markdown = to_markdown(document)
     write_text_atomically(folder / "matrix.md", markdown)
@@ -113,5 +120,5 @@ def write_matrix(faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[
     for fault in faults:
         if not fault["caught"] or fault["unexpected"]:
             print(f"{fault['name']}: caught {fault['caught']}, unexpected {fault['unexpected']}, {fault['outcomes']}")
-    right = document["caught_count"] == document["fault_count"] and not document["unexpected_count"]
+    right = document["caught_count"] == document["fault_count"] and not document["unexpected_count"] and not not_run
     return 0 if right and not document["false_reject_count"] and not document["criteria_without_fault"] else 1

@@ -1,0 +1,76 @@
+"""The faults cover the criteria, and the committed matrix is what the faults and the criteria of today say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.documented import DOCUMENTED, criteria_version
+from tests.acceptance.test_coherence import COHERENCE
+from tests.sabotage.faults import FAULTS
+from tests.sabotage.picture import draw, summarise, to_markdown
+
+FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sabotage"
+CRITERIA = {*DOCUMENTED, COHERENCE.id}
+
+
+@pytest.fixture
+def matrix() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((FOLDER / "matrix.json").read_text(encoding="utf-8"))
+    return document
+
+
+def trial(name: str, outcome: str, decision: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "what": "something",
+        "catches": ["style.consistency"],
+        "outcomes": {"style.consistency": outcome},
+        "decision": decision,
+        "caught": outcome == "FAIL",
+        "unexpected": [],
+    }
+
+
+def test_every_criterion_has_a_fault_of_its_own() -> None:
+    assert {id_ for fault in FAULTS.values() for id_ in fault.catches} == CRITERIA
+    assert len(FAULTS) >= 24
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_each_fault_breaks_one_thing_and_names_known_criteria(fault: Any) -> None:
+    assert (fault.inject is None) != (fault.damage is None)
+    assert set(fault.catches) | set(fault.may_follow) <= CRITERIA
+    assert not (fault.trains and fault.damage)
+
+
+def test_a_missed_fault_and_a_rejected_healthy_run_are_counted() -> None:
+    faults = [trial("found", "FAIL", "REJECTED"), trial("missed", "PASS", "ACCEPTED")]
+    healthy = [{"outcomes": {"style.consistency": "UNDECIDED"}, "decision": "INCOMPLETE"}]
+    document = summarise(faults, healthy, ["later"])
+    counts = ("fault_count", "caught_count", "false_accept_count", "healthy_count", "false_reject_count")
+    assert [document[name] for name in counts] == [2, 1, 1, 1, 1]
+    text = to_markdown(document)
+    assert "1 of 2 faults caught, 1 accepted; 1 of 1 healthy runs not accepted." in text
+    assert "Not run yet: later." in text
+    assert "| missed | something | **\u00b7** |" in text
+
+
+def test_the_committed_matrix_is_drawn_from_its_figures(matrix: dict[str, Any]) -> None:
+    assert (FOLDER / "matrix.md").read_text(encoding="utf-8") == to_markdown(matrix)
+    assert (FOLDER / "matrix.svg").read_text(encoding="utf-8") == draw(matrix)
+    again = summarise(matrix["faults"], matrix["healthy"], matrix["faults_not_run"])
+    assert again == matrix
+
+
+def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, Any]) -> None:
+    assert matrix["criteria_version"] == criteria_version()
+    assert {fault["name"] for fault in matrix["faults"]} | set(matrix["faults_not_run"]) == set(FAULTS)
+    for fault in matrix["faults"]:
+        assert fault["catches"] == list(FAULTS[fault["name"]].catches)
+        assert fault["git_dirty"] is False
+        assert fault["caught"], fault["name"]
+        assert not fault["unexpected"], fault["name"]
