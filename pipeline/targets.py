@@ -18,7 +18,7 @@ from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
 from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Part of every cache folder's name; raise it when the prepared files change."""
 
 
@@ -91,6 +91,7 @@ def _build_embedded(target: Target, folder: Path) -> None:
     # ChatML's opening token out of the GGUF file as its closing one, and such a model never stops.
     config_file = folder / "tokenizer_config.json"
     settings = json.loads(config_file.read_text(encoding="utf-8"))
+    settings.pop("local_files_only", None)  # how this process loaded it, and no property of the tokenizer
     endings = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     write_json(config_file, {**settings, **endings, "tokenizer_class": "PreTrainedTokenizerFast"})
     model = AutoModelForCausalLM.from_pretrained(
