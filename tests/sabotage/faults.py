@@ -81,7 +81,7 @@ _FAULTS = (
         "tensor-nan",
         "one tensor of the adapter is NaN",
         (ADAPTER_SAVES,),
-        (STARTS, GENERATE),
+        (STARTS, GENERATE, SPEED),
         damage=damage.poison_tensor,
     ),
     Fault(
