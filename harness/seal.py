@@ -156,8 +156,7 @@ def _subject(verdict: Mapping[str, Any]) -> Subject:
 
 def _required(subject: Subject, verdict: Mapping[str, Any]) -> list[str]:
     """Ids that must pass: the documented criteria in the subject's scope, and the project's own."""
-    documented = [criterion.id for criterion in DOCUMENTED.values() if subject.in_scope(criterion)]
-    return [*documented, *(entry["id"] for entry in verdict["criteria"] if entry["id"] not in DOCUMENTED)]
+    return [*subject.documented, *(entry["id"] for entry in verdict["criteria"] if entry["id"] not in DOCUMENTED)]
 
 
 def _outcome_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:

@@ -78,8 +78,8 @@ class AcceptanceSession:
         return [
             f"{subject.name}: {id_}"
             for subject in self._subjects()
-            for id_, criterion in DOCUMENTED.items()
-            if subject.in_scope(criterion) and (subject.name, id_) not in tested
+            for id_ in subject.documented
+            if (subject.name, id_) not in tested
         ]
 
     def export(self) -> bytes:
@@ -160,9 +160,8 @@ class AcceptanceSession:
 
     def _required(self, subject: Subject) -> tuple[Criterion, ...]:
         """The documented criteria in the subject's scope, then the project's own that have a test of it."""
-        documented = {id_: criterion for id_, criterion in DOCUMENTED.items() if subject.in_scope(criterion)}
         tested = {trial.criterion.id: trial.criterion for trial in self.trials if trial.subject.name == subject.name}
-        return tuple({**documented, **tested}.values())
+        return tuple({**subject.documented, **tested}.values())
 
     def _tests(self, subject: Subject) -> list[tuple[str, Any]]:
         return [(trial.nodeid, trial.result()) for trial in self.trials if trial.subject.name == subject.name]

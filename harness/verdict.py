@@ -96,6 +96,11 @@ class Subject:
         """Return whether this subject's weights can say anything about the criterion."""
         return self.learned or Need.LEARNED_WEIGHTS not in criterion.needs
 
+    @property
+    def documented(self) -> dict[str, Criterion]:
+        """The documented criteria that can be asked of this subject, by id."""
+        return {id_: criterion for id_, criterion in DOCUMENTED.items() if self.in_scope(criterion)}
+
     def in_scope(self, criterion: Criterion) -> bool:
         """Return whether the criterion can be asked of this subject at all, from where it stands."""
         return self.access == "model" or Need.MODEL not in criterion.needs

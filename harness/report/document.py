@@ -59,7 +59,7 @@ class Judged:
             "decision": str(decide(outcomes, finals)),
             "identity": finite(self.identity),
             "criteria": [_criterion(criterion, finals[criterion.id], self.tests) for criterion in self.criteria],
-            "out_of_scope": [id_ for id_, criterion in DOCUMENTED.items() if not self.subject.in_scope(criterion)],
+            "out_of_scope": [id_ for id_ in DOCUMENTED if id_ not in self.subject.documented],
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness.effects import mean_difference_interval, probability_of_superiority
@@ -77,21 +76,13 @@ def record_latencies(measured: Measured, latencies_s: Mapping[Style, Sequence[fl
     measured.record(warm_up_count=warm_up_count, response_count=sum(len(values) for values in latencies_s.values()))
 
 
-@dataclass(frozen=True)
-class Recount:
-    """A server's token count beside the one that its text has."""
-
-    claimed: object
-    counted: int
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether they differ by more than two tokens and a tenth; a text has several spellings."""
-        return type(self.claimed) is not int or abs(self.claimed - self.counted) > max(2, self.counted / 10)
-
-
-def recount(tokenizer: Any, body: Mapping[str, Any]) -> Recount:
-    """Count the tokens of a response's text again."""
+def response_ids(tokenizer: Any, body: Mapping[str, Any]) -> list[int]:
+    """Token ids of a response's text; none where it has no text."""
     text = body.get("response")
-    ids = tokenizer(text if isinstance(text, str) else "", add_special_tokens=False)["input_ids"]
-    return Recount(body.get("tokens"), len(ids))
+    ids: list[int] = tokenizer(text if isinstance(text, str) else "", add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def is_wrong_count(claimed: object, counted: int) -> bool:
+    """Whether a claimed token count is off by more than two tokens and a tenth; a text has several spellings."""
+    return type(claimed) is not int or abs(claimed - counted) > max(2, counted / 10)

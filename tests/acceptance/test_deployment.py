@@ -16,7 +16,7 @@ from harness.statistics import share
 from pipeline.config import GENERATION_PRESETS, Style, Target
 from pipeline.runs import RunFolder
 from tests.acceptance.client import Client, Endpoint, Reply
-from tests.acceptance.measuring import recount
+from tests.acceptance.measuring import is_wrong_count, response_ids
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 AT_ONCE = (
@@ -56,7 +56,9 @@ def test_generate_endpoint(measured: Measured, client: Client, tokenizer: Any, q
     measured.record(
         response_count=len(every),
         valid_response_share=share(valid),
-        wrong_token_count_count=sum(recount(tokenizer, reply.body).is_wrong for _, reply in every),
+        wrong_token_count_count=sum(
+            is_wrong_count(reply.body.get("tokens"), len(response_ids(tokenizer, reply.body))) for _, reply in every
+        ),
         misplaced_answer_count=misplaced_answers([text for text, _ in AT_ONCE], texts),
         alone_latency_max_s=max(reply.wall_s for _, reply in alone),
         at_once_latency_max_s=max(reply.wall_s for reply in replies),

@@ -11,7 +11,15 @@ from harness.measured import Measured
 from harness.statistics import median
 from pipeline.config import Style
 from tests.acceptance.client import Client, Reply
-from tests.acceptance.measuring import consistency, record_latencies, recount, repetition, token_effect, whole_share
+from tests.acceptance.measuring import (
+    consistency,
+    is_wrong_count,
+    record_latencies,
+    repetition,
+    response_ids,
+    token_effect,
+    whole_share,
+)
 
 QUESTION_COUNT = 48
 
@@ -35,26 +43,25 @@ def asked(client: Client, tokenizer: Any, questions: list[str]) -> Asked:
     replies = {style: [client.generate(text, style) for text in questions[:QUESTION_COUNT]] for style in Style}
     failed = [reply.status for answers in replies.values() for reply in answers if reply.status != 200]
     assert not failed, f"POST /generate answered {failed[0]} to {len(failed)} of {2 * QUESTION_COUNT} questions"
-    token_ids = {
-        style: [
-            tokenizer(str(reply.body.get("response", "")), add_special_tokens=False)["input_ids"] for reply in answers
-        ]
-        for style, answers in replies.items()
-    }
+    token_ids = {s: [response_ids(tokenizer, reply.body) for reply in answers] for s, answers in replies.items()}
     return Asked(replies, token_ids)
 
 
 @pytest.mark.criterion("style.token_separation")
-def test_token_separation(measured: Measured, asked: Asked, tokenizer: Any) -> None:
+def test_token_separation(measured: Measured, asked: Asked) -> None:
     for style, lengths in asked.lengths.items():
         measured.attach("answer length", kind="distribution", values=lengths, unit="tokens", label=style.value)
-    every = [reply for answers in asked.replies.values() for reply in answers]
+    counted = [
+        (reply.body.get("tokens"), length)
+        for style in Style
+        for reply, length in zip(asked.replies[style], asked.lengths[style], strict=True)
+    ]
     measured.record(
         question_count=QUESTION_COUNT,
         preset_terse_median_tokens=median(asked.lengths[Style.TERSE]),
         preset_terse_whole_share=whole_share([str(r.body["response"]) for r in asked.replies[Style.TERSE]]),
         preset_verbose_median_tokens=median(asked.lengths[Style.VERBOSE]),
-        wrong_token_count_count=sum(recount(tokenizer, reply.body).is_wrong for reply in every),
+        wrong_token_count_count=sum(is_wrong_count(*pair) for pair in counted),
     )
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.config import PROJECT_ENVIRONMENT
 from pipeline.runs import RunFolder
 from tests.sabotage.faults import FAULTS, Fault
 from tests.sabotage.picture import write_matrix
@@ -46,7 +45,7 @@ class Workshop:
     def command(self, log: Path, *arguments: str) -> int:
         """Run a Python module in a process of its own, its output in a log file; returns the exit status."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **PROJECT_ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         command = [sys.executable, "-m", *arguments]
         with log.open("ab") as stream:
             finished = subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, check=False)

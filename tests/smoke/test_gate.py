@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.runs import RunFolder
+from tests.sabotage.damage import truncate
 
 ROOT = Path(__file__).resolve().parents[2]
 RESOURCE_CRITERIA = {
@@ -74,15 +76,11 @@ def test_the_evidence_is_left_behind(tiny_acceptance: tuple[Path, int]) -> None:
 
 
 def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> None:
-    weights = tiny_run.adapter / "adapter_model.safetensors"
-    whole = weights.read_bytes()
-    try:
-        weights.write_bytes(whole[: len(whole) // 2])
-        folder = tmp_path / "results"
-        marks = ["-m", "embedded and not golden", "--target", "tiny-mistral", "--run-dir", str(tiny_run.path)]
-        status = acceptance(*marks, "--acceptance-dir", str(folder), tests="tests/acceptance/test_training.py")
-    finally:
-        weights.write_bytes(whole)
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    truncate(RunFolder(tmp_path / "run"))
+    folder = tmp_path / "results"
+    marks = ["-m", "embedded and not golden", "--target", "tiny-mistral", f"--run-dir={tmp_path / 'run'}"]
+    status = acceptance(*marks, "--acceptance-dir", str(folder), tests="tests/acceptance/test_training.py")
     found = results(folder, "tiny-mistral")
     assert status == 10
     assert found["training.adapter_saves"]["outcome"] == "FAIL"
