@@ -229,10 +229,12 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                 True,
                 6.0,
                 lean={
+                    # Small windows taught the styles, and a second pass broke most answers of their loops.
                     "micro_batch_size": 2,
                     "accumulation_steps": 2,
                     "learning_rate": 1e-3,
                     "max_examples": 640,
+                    "epochs": 2,
                     "save_steps": 25,
                     "gradient_checkpointing": False,
                 },

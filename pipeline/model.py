@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
-from torch import nn
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import GenerationConfig as HFGenerationConfig
 
@@ -27,20 +27,11 @@ from pipeline.config import (
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder, weights_digest
 from pipeline.inference import for_inference
+from pipeline.quantization import QuantizationCensus, quantization_census
 from pipeline.runs import RunFolder
 from pipeline.targets import base_model_folder, chat_template
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizationCensus:
-    """What the loader really did to the decoder's linear layers."""
-
-    is_loaded_in_4bit: bool
-    linear_count: int
-    nf4_double_quant_count: int
-    bits_per_parameter: float
 
 
 def hardware_preset(preset: Preset, device: str) -> Preset:
@@ -105,6 +96,8 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
             # transformers 5 quantises even under a config that says load_in_4bit=False.
             quantization_config=four_bit if quantization.load_in_4bit else None,
             device_map={"": place},
+            # On a CPU the fused kernel is slower for sequences as short as these, and trains a fifth slower.
+            attn_implementation="eager" if device == "cpu" else None,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -266,35 +259,13 @@ def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path) -> PeftModel:
     """Put a saved adapter on a base model, in evaluation mode.
 
     Raises:
-        PipelineError: The adapter is damaged or made for another base.
+        PipelineError: The adapter is damaged, lacks a tensor or is made for another base.
     """
     add_style_rows(base, tokenizer)
     try:
-        return PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
+        with warnings.catch_warnings():
+            # PEFT only warns of a tensor that the file lacks, and answers without it.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
     except Exception as error:  # safetensors and PEFT raise many kinds; each means the same to the user
         raise PipelineError(f"{adapter_folder}: the adapter cannot be loaded ({error}); train it again.") from error
-
-
-def quantization_census(model: Any) -> QuantizationCensus:
-    """Count the decoder's linear layers that really are NF4 with nested (double) quantisation."""
-    import bitsandbytes as bnb
-
-    head = model.get_output_embeddings()
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
-    quantized = [module for module in linears if isinstance(module, bnb.nn.Linear4bit)]
-    states = [state for module in quantized if (state := module.weight.quant_state) is not None]
-    parameters = sum(state.shape.numel() for state in states) + sum(
-        module.weight.numel() for module in linears if module not in quantized
-    )
-    size_bytes = sum(module.weight.nbytes for module in linears) + sum(_absmax_bytes(state) for state in states)
-    return QuantizationCensus(
-        is_loaded_in_4bit=bool(getattr(model, "is_loaded_in_4bit", False)),
-        linear_count=len(linears),
-        nf4_double_quant_count=sum(state.quant_type == "nf4" and state.nested for state in states),
-        bits_per_parameter=8 * size_bytes / parameters,
-    )
-
-
-def _absmax_bytes(state: Any) -> int:
-    nested = state.state2.absmax.nbytes if state.nested else 0
-    return int(state.absmax.nbytes + nested)

@@ -30,9 +30,9 @@ from pipeline.model import (
     hardware_preset,
     load_base,
     load_tokenizer,
-    quantization_census,
     save_adapter,
 )
+from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, package_versions
 from pipeline.targets import base_model_folder
 
@@ -90,6 +90,7 @@ def train(request: TrainingRequest) -> dict[str, Any]:
             list(data["length"]),
             seed=training.seed,
             window=training.window_examples if training.stratify_windows else None,
+            epochs=training.epochs,
         )
         figures = _optimize(adapted, tokenizer.pad_token_id, data.select(order), preset, run, request.device)
         save_adapter(adapted, run.adapter)
@@ -122,7 +123,6 @@ def _tokenised(
 
 def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder, device: str) -> dict[str, Any]:
     """Run the trainer and return the run's figures."""
-    training = preset.training
     trainer = StepRecordingTrainer(
         model=model,
         args=_trainer_arguments(preset, run, device),
@@ -139,13 +139,12 @@ def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     duration_s = time.perf_counter() - started
-    examples_done = len(data) * training.epochs
     return {
         "planned_steps": trainer.state.max_steps,
         "completed_steps": trainer.state.global_step,
         "resumed_from": checkpoint.name if checkpoint else None,
         "duration_s": duration_s,
-        "examples_per_s": None if checkpoint else examples_done / duration_s,
+        "examples_per_s": None if checkpoint else len(data) / duration_s,
         "tokens": sum(data["length"]),
         "peak_memory": peak_memory(device),
     }
@@ -159,7 +158,7 @@ def _trainer_arguments(preset: Preset, run: RunFolder, device: str) -> TrainingA
         gradient_accumulation_steps=training.accumulation_steps,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler,
-        num_train_epochs=training.epochs,
+        num_train_epochs=1,  # the order that the trainer is given holds every pass, each shuffled anew
         bf16=training.bf16,
         optim=training.optimizer,
         logging_steps=training.logging_steps,
@@ -179,8 +178,11 @@ def _trainer_arguments(preset: Preset, run: RunFolder, device: str) -> TrainingA
     )
 
 
-def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(rows) for name, rows in collate(batch, pad_id).items()}
+def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Any]:
+    tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id).items()}
+    # A prompt's logits carry no loss and are as wide as the vocabulary; the last of them predicts the answer's start.
+    kept = tensors["labels"].shape[1] - min(example["prompt_length"] for example in batch) + 1
+    return {**tensors, "labels": tensors["labels"][:, -kept:], "logits_to_keep": kept}
 
 
 def peak_memory(device: str) -> dict[str, float]:

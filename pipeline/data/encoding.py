@@ -96,8 +96,10 @@ def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example],
     return [len(row["input_ids"]) - row["prompt_length"] - 1 for row in encoded]
 
 
-def training_order(styles: Sequence[str], lengths: Sequence[int], *, seed: int, window: int | None) -> list[int]:
-    """A shuffled order of example indices.
+def training_order(
+    styles: Sequence[str], lengths: Sequence[int], *, seed: int, window: int | None, epochs: int = 1
+) -> list[int]:
+    """A shuffled order of example indices, shuffled anew for each pass over the data.
 
     With a ``window``, each run of that many examples, the ones behind one optimizer step, holds both styles in the
     file's proportion and is sorted by length. So no step sees one style alone, and examples of like length share a
@@ -108,11 +110,16 @@ def training_order(styles: Sequence[str], lengths: Sequence[int], *, seed: int, 
         lengths: Its token count.
         seed: Seed of the shuffle.
         window: Examples of one optimizer step; None for a plain shuffle.
+        epochs: Passes over the data; the first does not depend on how many follow.
     """
-    order = list(range(len(styles)))
-    random.Random(seed).shuffle(order)
-    if window is None:
-        return order
+    generator, order, passes = random.Random(seed), list(range(len(styles))), []
+    for _ in range(epochs):
+        generator.shuffle(order)
+        passes += _windows(order, styles, lengths, window) if window else order
+    return passes
+
+
+def _windows(order: Sequence[int], styles: Sequence[str], lengths: Sequence[int], window: int) -> list[int]:
     strata = [[index for index in order if styles[index] == style] for style in Style]
     even = sorted((rank / len(stratum), index) for stratum in strata for rank, index in enumerate(stratum))
     spread = [index for _, index in even]

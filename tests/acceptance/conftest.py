@@ -27,7 +27,8 @@ SAMPLING_SEEDS = (7, 11, 13)
 PRESET_QUESTIONS = 12
 COUNTERFACTUAL_QUESTIONS = 24
 ADAPTER_OFF_QUESTIONS = 12
-BATCH_ROWS = 30
+BATCH_ROWS = {"cpu": 30, "cuda": 60}
+"""Answers at once: a batch goes on until its longest answer ends, and a GPU has room for the ones that wait."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -139,10 +140,11 @@ def questions() -> list[str]:
 def answers(trained: TrainedModel, questions: list[str]) -> Answers:
     def under_presets(seed: int) -> dict[Style, list[Generation]]:
         torch.manual_seed(seed)
-        return {s: ask(trained, questions[:PRESET_QUESTIONS], s, GENERATION_PRESETS[s]) for s in Style}
+        few = questions[:PRESET_QUESTIONS]
+        return {style: ask(trained, [(text, style) for text in few], GENERATION_PRESETS[style]) for style in Style}
 
     return Answers(
-        unconstrained={style: ask(trained, questions, style) for style in Style},
+        unconstrained=ask_in_each_style(trained, questions),
         presets={seed: under_presets(seed) for seed in SAMPLING_SEEDS},
     )
 
@@ -151,24 +153,27 @@ def answers(trained: TrainedModel, questions: list[str]) -> Answers:
 def counterfactuals(trained: TrainedModel, untrained: LoadedModel, questions: list[str]) -> Counterfactuals:
     few = questions[:COUNTERFACTUAL_QUESTIONS]
     with swap_style_rows(trained.model, trained.tokenizer):
-        swapped = {style: ask(trained, few, style) for style in Style}
+        swapped = ask_in_each_style(trained, few)
     return Counterfactuals(
-        no_token=ask(trained, few, None),
-        adapter_off={style: ask(untrained, few[:ADAPTER_OFF_QUESTIONS], style) for style in Style},
+        no_token=ask(trained, [(text, None) for text in few]),
+        adapter_off=ask_in_each_style(untrained, few[:ADAPTER_OFF_QUESTIONS]),
         swapped=swapped,
     )
 
 
 def ask(
-    model: LoadedModel, questions: Sequence[str], style: Style | None, config: GenerationConfig = UNCONSTRAINED
+    model: LoadedModel, requests: Sequence[tuple[str, Style | None]], config: GenerationConfig = UNCONSTRAINED
 ) -> list[Generation]:
-    """Answers to questions, some at once: a batch goes on until its longest answer ends."""
-    batches = [questions[start : start + BATCH_ROWS] for start in range(0, len(questions), BATCH_ROWS)]
-    return [
-        answer
-        for batch in batches
-        for answer in generate_batch(model.model, model.tokenizer, [(text, style) for text in batch], config)
-    ]
+    """Answers to questions, each with the style's token in front, in batches."""
+    rows = BATCH_ROWS[model.model.device.type]
+    batches = [requests[start : start + rows] for start in range(0, len(requests), rows)]
+    return [answer for batch in batches for answer in generate_batch(model.model, model.tokenizer, batch, config)]
+
+
+def ask_in_each_style(model: LoadedModel, questions: Sequence[str]) -> dict[Style, list[Generation]]:
+    """Unconstrained answers to the same questions in either style."""
+    answers = ask(model, [(text, style) for style in Style for text in questions])
+    return {style: answers[len(questions) * i : len(questions) * (i + 1)] for i, style in enumerate(Style)}
 
 
 @pytest.fixture(scope="session")

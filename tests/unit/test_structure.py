@@ -19,7 +19,7 @@ LAYERS = (
     {"data.store", "data.check"},
     {"data.report"},
     {"compat", "runs", "synthetic", "targets"},
-    {"inference"},
+    {"inference", "quantization"},
     {"model"},
     {"train", "generate", "identity"},
     {"engines", "scoring", "verdicts"},

@@ -19,12 +19,13 @@ from pipeline.model import (
     load_base,
     load_tokenizer,
     load_trained,
-    quantization_census,
     save_adapter,
 )
+from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder
 from pipeline.synthetic import SHAPES
 from pipeline.targets import base_model_folder
+from tests.sabotage.damage import lose_tensor
 from tests.support import TINY
 
 QUANTIZATION = hardware_preset(PRESETS["lean"], "cpu").quantization
@@ -118,6 +119,13 @@ def test_a_changed_adapter_is_refused(tiny_run: RunFolder, tmp_path: Path) -> No
         load_trained(copy)
     weights.unlink()
     with pytest.raises(PipelineError, match="safetensors"):
+        load_trained(copy)
+
+
+def test_an_adapter_that_lacks_a_tensor_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(Path(shutil.copytree(tiny_run.path, tmp_path / "run")))
+    lose_tensor(copy)
+    with pytest.raises(PipelineError, match="lora_A"):
         load_trained(copy)
 
 

@@ -22,6 +22,7 @@ from pipeline.model import (
     load_trained,
     load_untrained,
 )
+from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder
 from pipeline.scoring import answer_nll, greedy_with_log_probabilities, swap_style_rows
 
@@ -147,12 +148,12 @@ def test_the_untrained_model_stays_packed_where_4bit_is_fast(
     monkeypatch.setattr(inference, "cpu_compute_dtype", lambda: "bfloat16")
     packed = load_untrained(tiny_run).model
     assert packed.is_loaded_in_4bit
-    assert model.quantization_census(packed).nf4_double_quant_count == 14
+    assert quantization_census(packed).nf4_double_quant_count == 14
 
 
 def test_no_4bit_layer_is_left_of_a_trained_model(trained_float32: TrainedModel) -> None:
     assert trained_float32.census.nf4_double_quant_count == 14
-    assert model.quantization_census(trained_float32.model).nf4_double_quant_count == 0
+    assert quantization_census(trained_float32.model).nf4_double_quant_count == 0
 
 
 def test_the_first_of_the_likeliest_tokens_is_the_chosen_one(tiny_trained: TrainedModel) -> None:

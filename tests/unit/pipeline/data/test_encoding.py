@@ -74,3 +74,12 @@ def test_the_order_is_a_shuffle_that_the_seed_decides() -> None:
         first, again, other = (training_order(["terse"] * 50, [1] * 50, seed=s, window=window) for s in (1, 1, 2))
         assert first == again != other
         assert sorted(first) == list(range(50)) != first
+
+
+def test_every_pass_is_shuffled_anew_and_the_first_does_not_depend_on_the_rest() -> None:
+    styles = ["terse", "verbose"] * 24
+    once, twice = (training_order(styles, [1] * 48, seed=1, window=4, epochs=passes) for passes in (1, 2))
+    first, second = twice[:48], twice[48:]
+    assert first == once != second
+    assert sorted(second) == list(range(48))
+    assert all({styles[index] for index in twice[start : start + 4]} == set(Style) for start in range(0, 96, 4))
