@@ -62,7 +62,10 @@ def _parameter(target: Target, device: str) -> object:
     subject = pytest.mark.subject(
         name=target.name,
         learned=target.learned,
-        thresholds={"training.gpu_memory/peak_memory_gib": target.peak_memory_limit_gib},
+        thresholds={
+            "training.gpu_memory/peak_memory_gib": target.peak_memory_limit_gib,
+            "training.duration/duration_of_1600_examples_s": target.training_limit_s,
+        },
     )
     marker = pytest.mark.gpu if device == "cuda" else pytest.mark.embedded
     return pytest.param(target, id=target.name, marks=[subject, marker])

@@ -45,6 +45,13 @@ _CRITERIA = (
         needs=_MODEL,
     ),
     Criterion(
+        "training.duration",
+        "Training on 1600 examples takes at most 45 minutes",
+        (Bound("duration_of_1600_examples_s", "<=", 2700.0, "s"),),
+        "golden document, expected times: 30 to 45 minutes on an A10G; project: at the rate of the run at hand",
+        needs=_MODEL,
+    ),
+    Criterion(
         "training.loss_converges",
         "Training loss falls",
         (

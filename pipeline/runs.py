@@ -66,12 +66,13 @@ class RunFolder:
             return []
         return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
-    def keep_metrics_until(self, step: int) -> None:
-        """Drop the rows of steps that a resumed run is going to make again."""
+    def keep_metrics_until(self, step: int) -> float:
+        """Drop the rows of steps that a resumed run is going to make again; returns the seconds that the rest took."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         temporary = self.metrics_file.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         os.replace(temporary, self.metrics_file)
+        return float(rows[-1]["elapsed_s"]) if rows else 0.0
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end."""

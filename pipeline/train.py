@@ -19,7 +19,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from pipeline.compat import checkpointing_arguments, warmup_arguments
 from pipeline.config import GIB, Preset, Target, TrainingConfig
-from pipeline.data.encoding import collate, training_order
+from pipeline.data.encoding import IGNORED_LABEL, collate, training_order
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.errors import PipelineError
@@ -131,20 +131,20 @@ def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(StepMetrics(run, trainer, device))
     checkpoint = run.last_checkpoint()
-    run.keep_metrics_until(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    earlier_s = run.keep_metrics_until(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    trainer.add_callback(StepMetrics(run, trainer, device, earlier_s))
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    duration_s = time.perf_counter() - started
+    duration_s = earlier_s + time.perf_counter() - started
     return {
         "planned_steps": trainer.state.max_steps,
         "completed_steps": trainer.state.global_step,
         "resumed_from": checkpoint.name if checkpoint else None,
         "duration_s": duration_s,
-        "examples_per_s": None if checkpoint else len(data) / duration_s,
+        "examples_per_s": len(data) / duration_s,
         "tokens": sum(data["length"]),
         "peak_memory": peak_memory(device),
     }
@@ -181,8 +181,9 @@ def _trainer_arguments(preset: Preset, run: RunFolder, device: str) -> TrainingA
 def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Any]:
     tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id).items()}
     # A prompt's logits carry no loss and are as wide as the vocabulary; the last of them predicts the answer's start.
-    kept = tensors["labels"].shape[1] - min(example["prompt_length"] for example in batch) + 1
-    return {**tensors, "labels": tensors["labels"][:, -kept:], "logits_to_keep": kept}
+    before = int((tensors["labels"] != IGNORED_LABEL).any(dim=0).nonzero()[0]) - 1
+    labels = tensors["labels"][:, before:]
+    return {**tensors, "labels": labels, "logits_to_keep": labels.shape[1]}
 
 
 def peak_memory(device: str) -> dict[str, float]:
@@ -220,10 +221,10 @@ class StepRecordingTrainer(Trainer):
 class StepMetrics(TrainerCallback):
     """Writes each step's figures, draws the progress bar, marks whole checkpoints and stops a diverged run."""
 
-    def __init__(self, run: RunFolder, trainer: StepRecordingTrainer, device: str) -> None:
-        """Record into ``run`` what ``trainer`` does."""
+    def __init__(self, run: RunFolder, trainer: StepRecordingTrainer, device: str, earlier_s: float) -> None:
+        """Record into ``run`` what ``trainer`` does, ``earlier_s`` seconds of training after the run began."""
         self._run, self._trainer, self._device = run, trainer, device
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - earlier_s
         self._bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

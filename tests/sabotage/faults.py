@@ -14,6 +14,7 @@ from pipeline.runs import RunFolder
 from tests.sabotage import answering, damage, serving, training
 
 ADAPTER_SAVES, COMPLETES, CONVERGES = "training.adapter_saves", "training.completes", "training.loss_converges"
+DURATION = "training.duration"
 FOUR_BIT, MEMORY = "training.loads_in_4bit", "training.gpu_memory"
 SEPARATION, CONSISTENCY, SPEED = "style.token_separation", "style.consistency", "style.generation_speed"
 REPETITION, COHERENCE = "style.no_repetition", "style.coherence"
@@ -59,6 +60,7 @@ _FAULTS = (
     Fault(
         "memory-held", "training holds 7 GiB that it does not need", (MEMORY,), trains=True, inject=training.hold_memory
     ),
+    Fault("crawl", "every micro-batch waits four seconds", (DURATION,), trains=True, inject=training.crawl),
     Fault("killed", "training is killed half way", (COMPLETES,), trains=True, inject=training.kill_half_way),
     Fault(
         "half-trained",

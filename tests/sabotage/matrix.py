@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline.runs import RunFolder
 from tests.sabotage.faults import FAULTS, Fault
-from tests.sabotage.picture import write_matrix
+from tests.sabotage.picture import summarise, write_matrix
 
 ROOT = Path(__file__).resolve().parents[2]
 HEALTHY_SEEDS = tuple(range(1000, 1020))
@@ -113,6 +114,24 @@ class Workshop:
         }
 
 
+def judged_bounds(documents: Iterable[Path]) -> dict[str, list[str]]:
+    """The bounds of each criterion in result documents; a target's own threshold counts as the documented one.
+
+    Raises:
+        RuntimeError: Two trials were judged by different bounds.
+    """
+    bounds: dict[str, list[str]] = {}
+    for path in documents:
+        (subject,) = json.loads(path.read_text(encoding="utf-8"))["subjects"]
+        for criterion in subject["criteria"]:
+            found = [f"{b['measure']} {b['documented_limit'] or b['limit']}" for b in criterion["bounds"]]
+            if bounds.setdefault(criterion["id"], found) != found:
+                raise RuntimeError(
+                    f"{path}: {criterion['id']} had other bounds; delete the older trial to run it again"
+                )
+    return bounds
+
+
 def _outcomes(document: dict[str, Any]) -> dict[str, Any]:
     (subject,) = document["subjects"]
     origin = document["provenance"]
@@ -158,7 +177,9 @@ def main() -> int:
         faults = list(tqdm(broken, desc="faults", total=len(chosen), unit="fault"))
         repeats = list(tqdm(healthy, desc="healthy repeats", total=len(seeds), unit="run"))
     not_run = [name for name in FAULTS if name not in {fault.name for fault in chosen}]
-    return write_matrix(faults, repeats, not_run, options.output)
+    trials = [*(fault["name"] for fault in faults), *(f"healthy-{run['seed']}" for run in repeats)]
+    bounds = judged_bounds(workshop.work / name / RESULT for name in trials)
+    return write_matrix(summarise(faults, repeats, not_run, bounds), options.output)
 
 
 if __name__ == "__main__":

@@ -8,28 +8,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.documented import DOCUMENTED, criteria_version
+from harness.documented import DOCUMENTED
 from harness.files import write_text_atomically
 
-SYMBOLS = {"PASS": "\u00b7", "FAIL": "F", "UNDECIDED": "?", "NOT_RUN": "-", "NOT_APPLICABLE": ""}
+SYMBOLS = {"PASS": "\u00b7", "FAIL": "F", "UNDECIDED": "?", "NOT_RUN": "-", "NOT_APPLICABLE": "", "NOT_JUDGED": "~"}
 _COLOURS = {
     "PASS": "#DCEBF5",
     "FAIL": "#D55E00",
     "UNDECIDED": "#E69F00",
     "NOT_RUN": "#BBBBBB",
     "NOT_APPLICABLE": "#FFFFFF",
+    "NOT_JUDGED": "#EEEEEE",
 }
 
 
 def summarise(
-    faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]], not_run: Sequence[str]
+    faults: Sequence[Mapping[str, Any]],
+    healthy: Sequence[Mapping[str, Any]],
+    not_run: Sequence[str],
+    bounds: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """The document: every outcome, how often the gate was wrong, and the faults that were not run."""
+    """The document: every outcome, how often the gate was wrong, the faults not run, and the bounds judged by."""
     judged = {id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]}
     criteria = [id_ for id_ in DOCUMENTED if id_ in judged] + sorted(judged - DOCUMENTED.keys())
     return {
         "criteria": criteria,
-        "criteria_version": criteria_version(),
+        "bounds": {id_: list(bounds[id_]) for id_ in criteria},
         "faults": list(faults),
         "healthy": list(healthy),
         "fault_count": len(faults),
@@ -54,8 +58,8 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         *([f"Not run yet: {', '.join(document['faults_not_run'])}.", ""] if document["faults_not_run"] else []),
         *(f"{number}. {id_}" for number, id_ in zip(numbers, criteria, strict=True)),
         "",
-        f"**F** must fail and did, F failed as a consequence, {SYMBOLS['PASS']} pass, - not run, ? undecided, empty:"
-        " does not apply to random weights.",
+        f"**F** must fail and did, F failed as a consequence, {SYMBOLS['PASS']} pass, - not run, ? undecided, ~ a"
+        " criterion younger than the trial, empty: does not apply to random weights.",
         "",
         f"| fault | what is broken | {' | '.join(numbers)} |",
         "|---|---" + "|---" * len(criteria) + "|",
@@ -64,13 +68,14 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         cells = [_cell(fault, id_) for id_ in criteria]
         lines.append(f"| {fault['name']} | {fault['what']} | {' | '.join(cells)} |")
     if healthy:
-        passed = [f"{sum(r['outcomes'].get(id_) == 'PASS' for r in healthy)}/{len(healthy)}" for id_ in criteria]
+        judged = [[run["outcomes"][id_] for run in healthy if id_ in run["outcomes"]] for id_ in criteria]
+        passed = [f"{outcomes.count('PASS')}/{len(outcomes)}" for outcomes in judged]
         lines.append(f"| (healthy) | nothing: runs that pass | {' | '.join(passed)} |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(fault: Mapping[str, Any], id_: str) -> str:
-    symbol = SYMBOLS[fault["outcomes"].get(id_, "NOT_APPLICABLE")]
+    symbol = SYMBOLS[fault["outcomes"].get(id_, "NOT_JUDGED")]
     return f"**{symbol}**" if id_ in fault["catches"] else symbol
 
 
@@ -89,7 +94,7 @@ def draw(document: Mapping[str, Any]) -> str:
         axes = canvas.add_subplot()
         for row, fault in enumerate(faults):
             for column, id_ in enumerate(criteria):
-                colour = _COLOURS[fault["outcomes"].get(id_, "NOT_APPLICABLE")]
+                colour = _COLOURS[fault["outcomes"].get(id_, "NOT_JUDGED")]
                 edge = framed if id_ in fault["catches"] else {"edgecolor": "white"}
                 axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, **edge))
         axes.set_xlim(0, len(criteria))
@@ -100,25 +105,22 @@ def draw(document: Mapping[str, Any]) -> str:
         axes.tick_params(length=0)
         handles = [Rectangle((0, 0), 1, 1, facecolor=_COLOURS[name], edgecolor="#888888") for name in SYMBOLS]
         handles.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="black", linewidth=1.6))
-        canvas.legend(handles, [*SYMBOLS, "must fail"], loc="outside lower center", ncols=6, frameon=False)
+        canvas.legend(handles, [*SYMBOLS, "must fail"], loc="outside lower center", ncols=7, frameon=False)
         stream = io.StringIO()
         metadata: dict[str, Any] = {"Title": "Criterion by fault", "Date": None, "Creator": None}
         canvas.savefig(stream, format="svg", metadata=metadata)
     return stream.getvalue()
 
 
-def write_matrix(
-    faults: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]], not_run: Sequence[str], folder: Path
-) -> int:
+def write_matrix(document: Mapping[str, Any], folder: Path) -> int:
     """Write matrix.json, matrix.md and matrix.svg; returns 1 unless all was run and the gate was right every time."""
-    document = summarise(faults, healthy, not_run)
     write_text_atomically(folder / "matrix.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
     markdown = to_markdown(document)
     write_text_atomically(folder / "matrix.md", markdown)
     write_text_atomically(folder / "matrix.svg", draw(document))
     print(markdown)
-    for fault in faults:
+    for fault in document["faults"]:
         if not fault["caught"] or fault["unexpected"]:
             print(f"{fault['name']}: caught {fault['caught']}, unexpected {fault['unexpected']}, {fault['outcomes']}")
-    right = document["caught_count"] == document["fault_count"] and not document["unexpected_count"] and not not_run
-    return 0 if right and not document["false_reject_count"] and not document["criteria_without_fault"] else 1
+    wrong = ("unexpected_count", "faults_not_run", "false_reject_count", "criteria_without_fault")
+    return int(document["caught_count"] != document["fault_count"] or any(document[name] for name in wrong))

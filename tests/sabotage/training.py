@@ -6,6 +6,7 @@ import dataclasses
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.model import style_token_ids
 from tests.sabotage.replacing import replace
 
 FEW_EXAMPLES = 160
+STALL_S = 4
 _held: list[bytes] = []
 
 
@@ -64,6 +66,18 @@ def _before_training(change: Callable[[Any], None]) -> None:
 
 def hold_memory() -> None:
     _before_training(lambda model: _held.append(b"\1" * (7 * 2**30)))
+
+
+def crawl() -> None:
+    def broken(trainer: Any) -> Any:
+        class Broken(trainer):  # type: ignore[misc]
+            def training_step(self, *arguments: Any, **keywords: Any) -> Any:
+                time.sleep(STALL_S)
+                return super().training_step(*arguments, **keywords)
+
+        return Broken
+
+    replace("pipeline.train:StepRecordingTrainer", broken)
 
 
 def freeze_adapter() -> None:

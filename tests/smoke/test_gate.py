@@ -20,6 +20,7 @@ RESOURCE_CRITERIA = {
     "training.loads_in_4bit",
     "training.gpu_memory",
     "training.completes",
+    "training.duration",
     "training.adapter_saves",
     "style.generation_speed",
     "deployment.server_starts",

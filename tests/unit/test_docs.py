@@ -53,9 +53,16 @@ def criteria_table() -> str:
 
 
 def thresholds_table() -> str:
-    """The threshold that a target replaces."""
-    rows = [(target.name, f"`{_memory_bound(target.peak_memory_limit_gib).describe()}`") for target in TARGETS.values()]
-    return _table(("target", "training.gpu_memory"), rows)
+    """The thresholds that a target replaces."""
+    rows = [
+        (
+            target.name,
+            f"`{_memory_bound(target.peak_memory_limit_gib).describe()}`",
+            f"{target.training_limit_s / 60:g} min",
+        )
+        for target in TARGETS.values()
+    ]
+    return _table(("target", "training.gpu_memory", "training.duration, 1600 examples"), rows)
 
 
 def decisions_table() -> str:

@@ -97,6 +97,9 @@ def test_a_killed_run_resumes_to_the_same_adapter(
     assert not run.adapter.exists()
     assert train(request)["resumed_from"] == "checkpoint-2"
     assert losses(run) == pytest.approx(losses(tiny_run), rel=1e-6)
+    elapsed_s = [row["elapsed_s"] for row in run.read_metrics()]
+    assert elapsed_s == sorted(elapsed_s)
+    assert run.read_record()["duration_s"] >= elapsed_s[-1]
     straight, resumed = (load_file(r.adapter / "adapter_model.safetensors") for r in (tiny_run, run))
     for name, tensor in straight.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-5, atol=1e-7)
