@@ -96,7 +96,7 @@ def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a ``PipelineError`` ends as one line on standard error and exit status 1."""
+    """Run one subcommand; a ``PipelineError`` ends as one line on standard error and its exit status."""
     apply_environment()
     commands = find_commands()
     parser = build_parser(commands)
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.run(options)
     except PipelineError as error:
         print(f"verbosity {options.command}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
 
 
 if __name__ == "__main__":

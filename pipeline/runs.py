@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pipeline.errors import PipelineError
-from pipeline.files import write_json
+from pipeline.files import sha256_of, write_json, write_text
 
 SCHEMA_VERSION = 1
+MARK = "complete.json"
+"""In a checkpoint: the digests of its files, written last."""
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 
 
@@ -35,6 +40,11 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """One JSON object per optimizer step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def training_figure(self) -> Path:
+        """The metrics, drawn."""
+        return self.path / "training.svg"
 
     @property
     def checkpoints(self) -> Path:
@@ -61,7 +71,7 @@ class RunFolder:
         return record
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One dict per optimizer step: ``step``, ``loss``, ``grad_norm``, ``learning_rate``, ``elapsed_s``."""
+        """One dict per optimizer step: its loss, gradient norm, learning rate, tokens, seconds since the start."""
         if not self.metrics_file.exists():
             return []
         return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
@@ -69,15 +79,46 @@ class RunFolder:
     def keep_metrics_until(self, step: int) -> float:
         """Drop the rows of steps that a resumed run is going to make again; returns the seconds that the rest took."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
-        temporary = self.metrics_file.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(temporary, self.metrics_file)
+        write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
         return float(rows[-1]["elapsed_s"]) if rows else 0.0
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end."""
-        whole = [path.parent for path in self.checkpoints.glob("checkpoint-*/complete.json")]
-        return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        """The newest checkpoint that is as it was when it was written to its end."""
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        return next((path for path in reversed(found) if _is_whole(path)), None)
+
+    def mark_whole(self, checkpoint: Path) -> None:
+        """Write down the digests of a checkpoint's files, once it has them all."""
+        digests = {file.name: sha256_of(file) for file in checkpoint.iterdir() if file.is_file() and file.name != MARK}
+        write_json(checkpoint / MARK, digests)
+
+    def progress(self) -> str:
+        """From where a run that is taken up again goes on, in words."""
+        checkpoint = self.last_checkpoint()
+        return f"it goes on from {checkpoint.name}." if checkpoint else "it begins anew, no checkpoint is whole."
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder.
+
+        Raises:
+            PipelineError: Another one does already, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise PipelineError(
+                f"{self.path}: another process trains here; wait for it or choose another --output."
+            ) from None
+        except OSError as error:
+            raise PipelineError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --output."
+            ) from error
+        with lock:
+            for half in (*self.path.glob(".adapter.*"), *self.path.glob(".*.tmp")):  # what a killed process left
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
+            yield
 
     def open(self, identity: dict[str, Any]) -> dict[str, Any] | None:
         """Start or take up a run.
@@ -109,6 +150,14 @@ class RunFolder:
     def discard_checkpoints(self) -> None:
         """Free the disk once the adapter is saved."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        digests = json.loads((checkpoint / MARK).read_text(encoding="utf-8"))
+        return bool(digests) and all(sha256_of(checkpoint / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, PipelineError):
+        return False
 
 
 def package_versions() -> dict[str, str | None]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
-import math
-import resource
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler, SequentialSampler
-from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from pipeline.compat import checkpointing_arguments, warmup_arguments
-from pipeline.config import GIB, Preset, Target, TrainingConfig
+from pipeline.config import Preset, Target, TrainingConfig
 from pipeline.data.encoding import IGNORED_LABEL, collate, training_order
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.errors import PipelineError
-from pipeline.files import sha256_of, weights_digest, write_json
+from pipeline.files import sha256_of, weights_digest, write_text
 from pipeline.model import (
     add_style_rows,
     attach_adapter,
@@ -35,10 +32,14 @@ from pipeline.model import (
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, package_versions
 from pipeline.targets import base_model_folder
+from pipeline.trainer import StepMetrics, StepRecordingTrainer, StopWhenAsked, peak_memory, termination_asked
+from pipeline.training_report import draw_training
 
 
-class TrainingDivergedError(PipelineError):
-    """The loss or the gradient stopped being a number."""
+class TrainingStoppedError(PipelineError):
+    """Training was asked to stop, and did so with a checkpoint."""
+
+    exit_status = 128 + signal.SIGTERM
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,14 +61,13 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         The run's record, as in ``run.json``.
 
     Raises:
-        PipelineError: Bad data, missing weights, another run in the folder, or a loss that is not finite.
+        PipelineError: Bad data, missing weights, another run in the folder, a loss that is not finite, a disk or memory
+            that is full; or SIGTERM came, and what was trained so far is saved.
     """
     preset = hardware_preset(request.preset, request.device)
-    training = preset.training
     base_folder = base_model_folder(request.target, request.base_model)
     tokenizer = load_tokenizer(base_folder, request.target)
-    data, data_identity = _tokenised(request.data, tokenizer, base_folder, training)
-    run = RunFolder(request.output)
+    data, data_identity = _tokenised(request.data, tokenizer, base_folder, preset.training)
     identity = {
         "target": request.target.name,
         "device": request.device,
@@ -75,37 +75,55 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         "data": data_identity,
         "base_model_sha256": weights_digest(base_folder),
     }
-    earlier = run.open(identity)
-    if earlier is not None and earlier["status"] == "completed":
-        return earlier
-    run.update(**identity, status="running", versions=package_versions(), seed=training.seed)
-    try:
-        model = load_base(base_folder, preset.quantization, request.device)
-        run.update(quantization=dataclasses.asdict(quantization_census(model)))
-        add_style_rows(model, tokenizer)
-        torch.manual_seed(training.seed)
-        adapted = attach_adapter(model, tokenizer, preset)
-        order = training_order(
-            list(data["style"]),
-            list(data["length"]),
-            seed=training.seed,
-            window=training.window_examples if training.stratify_windows else None,
-            epochs=training.epochs,
-        )
-        figures = _optimize(adapted, tokenizer.pad_token_id, data.select(order), preset, run, request.device)
-        save_adapter(adapted, run.adapter)
-    except BaseException as error:
-        run.update(status="failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
-    run.update(
-        **figures,
-        status="completed",
-        reason=None,
-        adapter={"sha256": weights_digest(run.adapter), "size_bytes": size_bytes},
+    run = RunFolder(request.output)
+    with run.locked():
+        earlier = run.open(identity)
+        if earlier is not None and earlier["status"] == "completed":
+            return earlier
+        run.update(**identity, status="running", versions=package_versions(), seed=preset.training.seed)
+        try:
+            figures = _train(run, base_folder, tokenizer, data, preset, request.device)
+            run.update(**figures, status="completed", reason=None)
+        except BaseException as error:
+            stopped = isinstance(error, TrainingStoppedError)
+            with contextlib.suppress(OSError):  # a full disk cannot take the reason either
+                run.update(status="stopped" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
+            if remedy := _remedy(error):
+                raise PipelineError(f"{run.path}: {remedy}, and run the command again: {run.progress()}") from error
+            raise
+        run.discard_checkpoints()
+        return run.read_record()
+
+
+def _train(run: RunFolder, base_folder: Path, tokenizer: Any, data: Any, preset: Preset, device: str) -> dict[str, Any]:
+    """Load, train and save; returns the run's figures."""
+    training = preset.training
+    model = load_base(base_folder, preset.quantization, device)
+    run.update(quantization=dataclasses.asdict(quantization_census(model)))
+    add_style_rows(model, tokenizer)
+    torch.manual_seed(training.seed)
+    adapted = attach_adapter(model, tokenizer, preset)
+    order = training_order(
+        list(data["style"]),
+        list(data["length"]),
+        seed=training.seed,
+        window=training.window_examples if training.stratify_windows else None,
+        epochs=training.epochs,
     )
-    run.discard_checkpoints()
-    return run.read_record()
+    figures = _optimize(adapted, tokenizer.pad_token_id, data.select(order), preset, run, device)
+    save_adapter(adapted, run.adapter)
+    write_text(run.training_figure, draw_training(run.read_metrics()))
+    size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
+    return {**figures, "adapter": {"sha256": weights_digest(run.adapter), "size_bytes": size_bytes}}
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What a user can do about an error of the machine; None for every other."""
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; make room or choose another --output"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
+        return f"out of memory ({error}); close what else uses it or train with --preset lean"
+    return None
 
 
 def _tokenised(
@@ -137,7 +155,11 @@ def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with termination_asked() as asked:
+        trainer.add_callback(StopWhenAsked(asked))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if asked.is_set() and trainer.state.global_step < trainer.state.max_steps:
+        raise TrainingStoppedError(f"{run.path}: stopped as asked; run the command again: {run.progress()}")
     duration_s = earlier_s + time.perf_counter() - started
     return {
         "planned_steps": trainer.state.max_steps,
@@ -184,95 +206,3 @@ def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Any]:
     before = int((tensors["labels"] != IGNORED_LABEL).any(dim=0).nonzero()[0]) - 1
     labels = tensors["labels"][:, before:]
     return {**tensors, "labels": labels, "logits_to_keep": labels.shape[1]}
-
-
-def peak_memory(device: str) -> dict[str, float]:
-    """Peak memory in GiB: resident set on the CPU; allocated, reserved and the driver's figure on CUDA."""
-    figures = {"rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
-    if device == "cuda":
-        free_bytes, total_bytes = torch.cuda.mem_get_info()
-        figures["cuda_allocated_gib"] = torch.cuda.max_memory_allocated() / GIB
-        figures["cuda_reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
-        figures["cuda_driver_gib"] = (total_bytes - free_bytes) / GIB
-    return figures
-
-
-class StepRecordingTrainer(Trainer):
-    """The stock trainer, in the order it is given, keeping every step's exact loss and saving small adapters."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        """See ``Trainer``."""
-        super().__init__(**kwargs)
-        self.step_loss = 0.0
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int]:
-        return SequentialSampler(self.train_dataset)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch; its loss is already divided by the whole window's labelled tokens."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        self.step_loss += loss.item()
-        return loss
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save_adapter(self.model, Path(output_dir or self.args.output_dir))
-
-
-class StepMetrics(TrainerCallback):
-    """Writes each step's figures, draws the progress bar, marks whole checkpoints and stops a diverged run."""
-
-    def __init__(self, run: RunFolder, trainer: StepRecordingTrainer, device: str, earlier_s: float) -> None:
-        """Record into ``run`` what ``trainer`` does, ``earlier_s`` seconds of training after the run began."""
-        self._run, self._trainer, self._device = run, trainer, device
-        self._started = time.perf_counter() - earlier_s
-        self._bar: tqdm[Any] | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar and say how many steps there are, so that a killed run shows how far it got."""
-        self._run.update(planned_steps=state.max_steps)
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask the trainer to log this step whatever ``logging_steps`` says; that setting paces the console."""
-        control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write the step's row.
-
-        Raises:
-            TrainingDivergedError: Its loss or gradient norm is not finite.
-        """
-        if not logs or "grad_norm" not in logs:
-            return
-        loss, self._trainer.step_loss = self._trainer.step_loss, 0.0
-        row = {
-            "step": state.global_step,
-            "loss": loss,
-            "grad_norm": float(logs["grad_norm"]),
-            "learning_rate": logs["learning_rate"],
-            "elapsed_s": time.perf_counter() - self._started,
-            **peak_memory(self._device),
-        }
-        with self._run.metrics_file.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
-        assert self._bar is not None
-        self._bar.update(1)
-        self._bar.set_postfix(loss=f"{loss:.3f}")
-        if state.global_step % args.logging_steps == 0:
-            self._bar.write(f"step {state.global_step}/{state.max_steps}: loss {loss:.4f}")
-        if not (math.isfinite(loss) and math.isfinite(row["grad_norm"])):
-            raise TrainingDivergedError(
-                f"step {state.global_step}: loss {loss}, gradient norm {row['grad_norm']}; "
-                "lower the learning rate or check the data."
-            )
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole; one without the mark is never resumed from."""
-        write_json(
-            self._run.checkpoints / f"checkpoint-{state.global_step}" / "complete.json", {"step": state.global_step}
-        )
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from pipeline.data.formats import DataFile
+from pipeline.figures import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
 from pipeline.files import sha256_of, write_json, write_text
 
-_COLOURS = {"terse": "#0072B2", "verbose": "#D55E00"}
-"""Okabe and Ito's, which colour-blind readers tell apart."""
+_COLOURS = {"terse": TERSE_COLOUR, "verbose": VERBOSE_COLOUR}
 _BIN_TOKENS = 5
 
 
@@ -69,16 +68,11 @@ def write_report(document: Mapping[str, Any], folder: Path) -> None:
 
 def draw_lengths(document: Mapping[str, Any]) -> str:
     """Answer lengths of both styles under each tokenizer, as SVG that is the same for the same document."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     tokenizers = document["answer_tokens"]
-    with matplotlib.rc_context({"svg.hashsalt": "answer_tokens", "svg.fonttype": "none", "font.size": 10}):
-        figure = Figure(figsize=(7.0, 2.6 * len(tokenizers)), layout="constrained", facecolor="white")
-        FigureCanvasSVG(figure)
+    longest = max(int(tokens) for styles in tokenizers.values() for counts in styles.values() for tokens in counts)
+
+    def draw(figure: Any) -> None:
         panels = figure.subplots(len(tokenizers), sharex=True, squeeze=False)[:, 0]
-        longest = max(int(tokens) for styles in tokenizers.values() for counts in styles.values() for tokens in counts)
         for axes, (name, styles) in zip(panels, tokenizers.items(), strict=True):
             for style, counts in styles.items():
                 axes.hist(
@@ -94,10 +88,9 @@ def draw_lengths(document: Mapping[str, Any]) -> str:
             axes.set(title=f"{name}: answer lengths; dashed, the criteria's bounds", ylabel="answers")
             axes.legend()
         panels[-1].set_xlabel("tokens")
-        stream = io.StringIO()
-        title = "Answer lengths of the training data in tokens"
-        figure.savefig(stream, format="svg", metadata={"Title": title, "Date": None, "Creator": None})
-    return stream.getvalue()
+
+    title = "Answer lengths of the training data in tokens"
+    return to_svg(draw, title=title, salt="answer_tokens", size=(7.0, 2.6 * len(tokenizers)))
 
 
 def _length_rows(name: str, styles: Mapping[str, Mapping[Any, int]]) -> list[tuple[object, ...]]:

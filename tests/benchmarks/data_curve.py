@@ -26,6 +26,7 @@ from pipeline.cli import DEFAULT_TARGET, apply_environment
 from pipeline.config import UNCONSTRAINED, Style, get_target, resolve_preset
 from pipeline.data.check import length_fits
 from pipeline.data.formats import read_questions
+from pipeline.figures import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.runs import RunFolder
 
@@ -181,40 +182,30 @@ def _rows(points: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 def draw(document: dict[str, Any]) -> str:
     """Shares with their intervals against the number of examples, training time on a second axis, as SVG."""
-    import io
-
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     points = [point for point in document["points"] if point["examples"]]
+    title = "Style shares and training time against the number of examples"
+    return to_svg(partial(_draw_points, points), title=title, salt="curve", size=(7.0, 3.6))
+
+
+def _draw_points(points: Sequence[dict[str, Any]], figure: Any) -> None:
     counts = [point["examples"] for point in points]
-    with matplotlib.rc_context({"svg.hashsalt": "curve", "svg.fonttype": "none", "font.size": 10}):
-        figure = Figure(figsize=(7.0, 3.6), layout="constrained", facecolor="white")
-        FigureCanvasSVG(figure)
-        axes = figure.subplots()
-        for style, colour, marker in (("terse", "#0072B2", "o"), ("verbose", "#D55E00", "s")):
-            shares = [point[style]["in_bound_share"] for point in points]
-            bounds = [point[style]["in_bound_interval"] for point in points]
-            below = [value - low for value, (low, _) in zip(shares, bounds, strict=True)]
-            above = [high - value for value, (_, high) in zip(shares, bounds, strict=True)]
-            axes.errorbar(counts, shares, (below, above), color=colour, marker=marker, capsize=3, label=style)
-            axes.axhline(GOALS[Style(style)], color=colour, linestyle=":", linewidth=1)
-        axes.set(
-            xscale="log", xlabel="training examples", ylabel="share of held-out questions in bound", ylim=(0, 1.02)
-        )
-        axes.set_xticks(counts, [str(count) for count in counts])
-        axes.minorticks_off()
-        time_axes = axes.twinx()
-        minutes = [point["training_s"] / 60 for point in points]
-        time_axes.plot(counts, minutes, color="#444444", linestyle="--", marker=".", label="training time")
-        time_axes.set(ylabel="training time in minutes", ylim=(0, None))
-        handles = [*axes.get_legend_handles_labels()[0], *time_axes.get_legend_handles_labels()[0]]
-        axes.legend(handles=handles, loc="lower right")
-        stream = io.StringIO()
-        title = "Style shares and training time against the number of examples"
-        figure.savefig(stream, format="svg", metadata={"Title": title, "Date": None, "Creator": None})
-    return stream.getvalue()
+    axes = figure.subplots()
+    for style, colour, marker in (("terse", TERSE_COLOUR, "o"), ("verbose", VERBOSE_COLOUR, "s")):
+        shares = [point[style]["in_bound_share"] for point in points]
+        bounds = [point[style]["in_bound_interval"] for point in points]
+        below = [value - low for value, (low, _) in zip(shares, bounds, strict=True)]
+        above = [high - value for value, (_, high) in zip(shares, bounds, strict=True)]
+        axes.errorbar(counts, shares, (below, above), color=colour, marker=marker, capsize=3, label=style)
+        axes.axhline(GOALS[Style(style)], color=colour, linestyle=":", linewidth=1)
+    axes.set(xscale="log", xlabel="training examples", ylabel="share of held-out questions in bound", ylim=(0, 1.02))
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    time_axes = axes.twinx()
+    minutes = [point["training_s"] / 60 for point in points]
+    time_axes.plot(counts, minutes, color="#444444", linestyle="--", marker=".", label="training time")
+    time_axes.set(ylabel="training time in minutes", ylim=(0, None))
+    handles = [*axes.get_legend_handles_labels()[0], *time_axes.get_legend_handles_labels()[0]]
+    axes.legend(handles=handles, loc="lower right")
 
 
 def main() -> None:

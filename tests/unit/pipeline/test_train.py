@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,8 @@ from pipeline import train as train_module
 from pipeline.errors import PipelineError
 from pipeline.model import attach_adapter
 from pipeline.runs import RunFolder
-from pipeline.train import StepMetrics, TrainingDivergedError, train
+from pipeline.train import TrainingStoppedError, train
+from pipeline.trainer import StepMetrics, TrainingDivergedError
 from tests.support import tiny_request
 
 
@@ -22,15 +27,19 @@ class Killed(BaseException):
     """Ends a run as a signal would: nothing in the pipeline catches it."""
 
 
-def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
     original = StepMetrics.on_step_end
 
     def on_step_end(self: StepMetrics, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         original(self, args, state, control, **kwargs)
         if state.global_step == step:
-            raise Killed
+            act()
 
     monkeypatch.setattr(StepMetrics, "on_step_end", on_step_end)
+
+
+def die() -> None:
+    raise Killed
 
 
 def losses(run: RunFolder) -> list[float]:
@@ -56,6 +65,13 @@ def test_every_step_has_its_loss_and_gradient_norm(tiny_run: RunFolder) -> None:
     for row in rows:
         assert row["loss"] == pytest.approx(math.log(32770), rel=0.05)  # random weights know nothing yet
         assert row["grad_norm"] > 0
+    assert sum(row["tokens"] for row in rows) == tiny_run.read_record()["tokens"]
+
+
+def test_a_run_is_drawn(tiny_run: RunFolder) -> None:
+    drawn = tiny_run.training_figure.read_text(encoding="utf-8")
+    for label in ("loss", "learning rate", "gradient norm", "tokens/s", "peak memory", "optimizer step"):
+        assert label in drawn
 
 
 def test_every_lora_b_moved(tiny_run: RunFolder) -> None:
@@ -90,7 +106,7 @@ def test_a_killed_run_resumes_to_the_same_adapter(
     request = tiny_request(tmp_path / "run", accumulation_steps=1)
     run = RunFolder(request.output)
     with monkeypatch.context() as patch:
-        kill_after(patch, 3)
+        at_step(patch, 3, die)
         with pytest.raises(Killed):
             train(request)
     assert run.read_record()["status"] == "failed"
@@ -105,16 +121,77 @@ def test_a_killed_run_resumes_to_the_same_adapter(
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-5, atol=1e-7)
 
 
-def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+def test_a_damaged_or_half_written_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    for step, whole in ((2, True), (10, True), (12, False)):
+    for step in (2, 10, 12, 14):
         folder = run.checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
-        if whole:
-            (folder / "complete.json").write_text("{}")
+        (folder / "optimizer.pt").write_bytes(b"state")
+        if step < 14:
+            run.mark_whole(folder)
+    (run.checkpoints / "checkpoint-12" / "optimizer.pt").write_bytes(b"sta")
     last = run.last_checkpoint()
     assert last is not None
     assert last.name == "checkpoint-10"
+    assert run.progress() == "it goes on from checkpoint-10."
+    (run.checkpoints / "checkpoint-10" / "optimizer.pt").unlink()
+    (run.checkpoints / "checkpoint-2" / "complete.json").write_text("{")
+    assert run.last_checkpoint() is None
+    assert run.progress() == "it begins anew, no checkpoint is whole."
+
+
+def test_a_run_that_is_asked_to_terminate_saves_and_goes_on_later(
+    tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = tiny_request(tmp_path / "run", accumulation_steps=1)
+    run = RunFolder(request.output)
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(TrainingStoppedError, match="run the command again: it goes on from checkpoint-3") as stop:
+            train(request)
+    assert stop.value.exit_status == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert run.read_record()["status"] == "stopped"
+    assert len(losses(run)) == 3
+    assert train(request)["resumed_from"] == "checkpoint-3"
+    assert losses(run) == pytest.approx(losses(tiny_run), rel=1e-6)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.locked(), pytest.raises(PipelineError, match="another process trains here; wait for it or choose"):
+        train(tiny_request(run.path))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        PipelineError, match=r"file/run: cannot be written \(Not a directory\); choose another --output"
+    ):
+        train(tiny_request(tmp_path / "file" / "run"))
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "out of memory"),
+    ],
+)
+def test_what_the_machine_lacks_is_said_with_what_was_saved(
+    error: Exception, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    request = tiny_request(tmp_path / "run", accumulation_steps=1)
+    at_step(monkeypatch, 3, fail)
+    with pytest.raises(PipelineError, match=f"{remedy}.* run the command again: it goes on from checkpoint-2") as told:
+        train(request)
+    assert told.value.__cause__ is error
+    assert RunFolder(request.output).read_record()["status"] == "failed"
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

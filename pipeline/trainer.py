@@ -1,0 +1,148 @@
+"""The stock trainer and what happens at each of its steps: figures, whole checkpoints, a stop when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler, SequentialSampler
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback
+
+from pipeline.config import GIB
+from pipeline.errors import PipelineError
+from pipeline.model import save_adapter
+from pipeline.runs import RunFolder
+
+
+class TrainingDivergedError(PipelineError):
+    """The loss or the gradient stopped being a number."""
+
+
+def peak_memory(device: str) -> dict[str, float]:
+    """Peak memory in GiB: resident set on the CPU; allocated, reserved and the driver's figure on CUDA."""
+    figures = {"rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
+    if device == "cuda":
+        free_bytes, total_bytes = torch.cuda.mem_get_info()
+        figures["cuda_allocated_gib"] = torch.cuda.max_memory_allocated() / GIB
+        figures["cuda_reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
+        figures["cuda_driver_gib"] = (total_bytes - free_bytes) / GIB
+    return figures
+
+
+class StepRecordingTrainer(Trainer):
+    """The stock trainer, in the order it is given, keeping every step's exact loss and saving small adapters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """See ``Trainer``."""
+        super().__init__(**kwargs)
+        self.step_loss, self.step_tokens = 0.0, 0
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int]:
+        return SequentialSampler(self.train_dataset)
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch; its loss is already divided by the whole window's labelled tokens."""
+        self.step_tokens += int(inputs["attention_mask"].sum())
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self.step_loss += loss.item()
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        save_adapter(self.model, Path(output_dir or self.args.output_dir))
+
+
+class StepMetrics(TrainerCallback):
+    """Writes each step's figures, draws the progress bar, marks whole checkpoints and stops a diverged run."""
+
+    def __init__(self, run: RunFolder, trainer: StepRecordingTrainer, device: str, earlier_s: float) -> None:
+        """Record into ``run`` what ``trainer`` does, ``earlier_s`` seconds of training after the run began."""
+        self._run, self._trainer, self._device = run, trainer, device
+        self._started = time.perf_counter() - earlier_s
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar and say how many steps there are, so that a killed run shows how far it got."""
+        self._run.update(planned_steps=state.max_steps)
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the trainer to log this step whatever ``logging_steps`` says; that setting paces the console."""
+        control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write the step's row.
+
+        Raises:
+            TrainingDivergedError: Its loss or gradient norm is not finite.
+        """
+        if not logs or "grad_norm" not in logs:
+            return
+        loss, tokens = self._trainer.step_loss, self._trainer.step_tokens
+        self._trainer.step_loss, self._trainer.step_tokens = 0.0, 0
+        row = {
+            "step": state.global_step,
+            "loss": loss,
+            "grad_norm": float(logs["grad_norm"]),
+            "learning_rate": logs["learning_rate"],
+            "tokens": tokens,
+            "elapsed_s": time.perf_counter() - self._started,
+            **peak_memory(self._device),
+        }
+        with self._run.metrics_file.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        assert self._bar is not None
+        self._bar.update(1)
+        self._bar.set_postfix(loss=f"{loss:.3f}")
+        if state.global_step % args.logging_steps == 0:
+            self._bar.write(f"step {state.global_step}/{state.max_steps}: loss {loss:.4f}")
+        if not (math.isfinite(loss) and math.isfinite(row["grad_norm"])):
+            raise TrainingDivergedError(
+                f"step {state.global_step}: loss {loss}, gradient norm {row['grad_norm']}; "
+                "lower the learning rate or check the data."
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint as whole; one without the mark is never resumed from."""
+        self._run.mark_whole(self._run.checkpoints / f"checkpoint-{state.global_step}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends training after the step at hand, with a checkpoint, once ``asked`` is set."""
+
+    def __init__(self, asked: threading.Event) -> None:
+        """Look at ``asked`` after each step."""
+        self._asked = asked
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and stop, if asked."""
+        if self._asked.is_set():
+            control.should_save = control.should_training_stop = True
+
+
+@contextmanager
+def termination_asked() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of ending the process; signals reach the main thread only."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,77 @@
+"""Training that is killed at random moments, and started again, until it was killed often enough.
+
+``python -m tests.smoke.mortal WORK KILLS`` leaves finished runs in WORK and prints how many kills they survived. Every
+life is a process of its own, forked from one that has imported what it needs and has computed nothing yet.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.runs import RunFolder
+from pipeline.train import train
+from pipeline.trainer import StepRecordingTrainer
+from tests.support import tiny_request
+
+SEED = 0
+MOMENTS = 40
+"""More than the moments of one whole run, so that some lives reach its end."""
+
+
+def live(output: Path, last_moment: int) -> None:
+    """Train, but die by SIGKILL at a moment: before a micro-batch, a file of the trainer's, a mark or a renaming."""
+    seen = 0
+
+    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen == last_moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **keywords)
+
+        return wrapped
+
+    places: tuple[tuple[Any, str], ...] = (
+        (StepRecordingTrainer, "training_step"),
+        (torch, "save"),
+        (RunFolder, "mark_whole"),
+        (os, "replace"),
+    )
+    for owner, name in places:
+        setattr(owner, name, mortal(getattr(owner, name)))
+    train(tiny_request(output, accumulation_steps=1))
+
+
+def main() -> int:
+    """Exit status 1 when a life ended otherwise than by being killed or by finishing its run."""
+    work, wanted = Path(sys.argv[1]), int(sys.argv[2])
+    generator = random.Random(SEED)
+    kills = finished = 0
+    while kills < wanted or (work / f"run-{finished}").exists():
+        moment = generator.randint(1, MOMENTS) if kills < wanted else 0
+        child = os.fork()
+        if child == 0:
+            live(work / f"run-{finished}", moment)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            kills += 1
+        elif status == 0:
+            finished += 1
+        else:
+            return 1
+    print(f"{kills} kills, {finished} runs")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
