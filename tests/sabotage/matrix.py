@@ -85,8 +85,9 @@ class Workshop:
     def healthy(self, seed: int) -> dict[str, Any]:
         """One healthy repeat: trained with a seed of its own, served and judged."""
         folder = self.work / f"healthy-{seed}"
-        run = self.train(folder, "smollm2-135m", "--seed", str(seed))
-        return {"seed": seed, **_outcomes(self.accept(folder, "smollm2-135m", f"--run-dir={run.path}"))}
+        if not (folder / RESULT).exists():
+            self.train(folder, "smollm2-135m", "--seed", str(seed))
+        return {"seed": seed, **_outcomes(self.accept(folder, "smollm2-135m", f"--run-dir={folder / 'run'}"))}
 
     def broken(self, fault: Fault) -> dict[str, Any]:
         """One fault through the gate."""
@@ -114,22 +115,24 @@ class Workshop:
         }
 
 
-def judged_bounds(documents: Iterable[Path]) -> dict[str, list[str]]:
-    """The bounds of each criterion in result documents; a target's own threshold counts as the documented one.
+def judged_bounds(documents: Iterable[Path]) -> dict[str, dict[str, str]]:
+    """The limit of each criterion's measures in result documents; a target's own counts as the documented one.
 
     Raises:
-        RuntimeError: Two trials were judged by different bounds.
+        RuntimeError: Two trials were judged by different limits.
     """
-    bounds: dict[str, list[str]] = {}
+    limits: dict[str, dict[str, str]] = {}
     for path in documents:
         (subject,) = json.loads(path.read_text(encoding="utf-8"))["subjects"]
         for criterion in subject["criteria"]:
-            found = [f"{b['measure']} {b['documented_limit'] or b['limit']}" for b in criterion["bounds"]]
-            if bounds.setdefault(criterion["id"], found) != found:
-                raise RuntimeError(
-                    f"{path}: {criterion['id']} had other bounds; delete the older trial to run it again"
-                )
-    return bounds
+            known = limits.setdefault(criterion["id"], {})
+            for bound in criterion["bounds"]:  # without learned weights some are left out
+                limit = bound["documented_limit"] or bound["limit"]
+                if known.setdefault(bound["measure"], limit) != limit:
+                    raise RuntimeError(
+                        f"{path}: other bounds of {criterion['id']}; delete the older trial to run it again"
+                    )
+    return limits
 
 
 def _outcomes(document: dict[str, Any]) -> dict[str, Any]:

@@ -26,14 +26,14 @@ def summarise(
     faults: Sequence[Mapping[str, Any]],
     healthy: Sequence[Mapping[str, Any]],
     not_run: Sequence[str],
-    bounds: Mapping[str, Sequence[str]],
+    bounds: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     """The document: every outcome, how often the gate was wrong, the faults not run, and the bounds judged by."""
     judged = {id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]}
     criteria = [id_ for id_ in DOCUMENTED if id_ in judged] + sorted(judged - DOCUMENTED.keys())
     return {
         "criteria": criteria,
-        "bounds": {id_: list(bounds[id_]) for id_ in criteria},
+        "bounds": {id_: dict(bounds[id_]) for id_ in criteria},
         "faults": list(faults),
         "healthy": list(healthy),
         "fault_count": len(faults),

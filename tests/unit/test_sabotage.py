@@ -50,7 +50,7 @@ def test_each_fault_breaks_one_thing_and_names_known_criteria(fault: Any) -> Non
 def test_a_missed_fault_and_a_rejected_healthy_run_are_counted() -> None:
     faults = [trial("found", "FAIL", "REJECTED"), trial("missed", "PASS", "ACCEPTED")]
     healthy = [{"outcomes": {"style.consistency": "UNDECIDED"}, "decision": "INCOMPLETE"}]
-    document = summarise(faults, healthy, ["later"], {"style.consistency": ["some >= 1"]})
+    document = summarise(faults, healthy, ["later"], {"style.consistency": {"some": ">= 1"}})
     counts = ("fault_count", "caught_count", "false_accept_count", "healthy_count", "false_reject_count")
     assert [document[name] for name in counts] == [2, 1, 1, 1, 1]
     text = to_markdown(document)
@@ -67,7 +67,7 @@ def test_the_committed_matrix_is_drawn_from_its_figures(matrix: dict[str, Any]) 
 
 
 def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, Any]) -> None:
-    today = {c.id: [f"{bound.measure} {bound.limit}" for bound in c.bounds] for c in (*DOCUMENTED.values(), COHERENCE)}
+    today = {c.id: {bound.measure: bound.limit for bound in c.bounds} for c in (*DOCUMENTED.values(), COHERENCE)}
     assert matrix["bounds"] == today
     assert {fault["name"] for fault in matrix["faults"]} | set(matrix["faults_not_run"]) == set(FAULTS)
     for fault in matrix["faults"]:
