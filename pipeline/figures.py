@@ -10,7 +10,9 @@ TERSE_COLOUR, VERBOSE_COLOUR = "#0072B2", "#D55E00"
 """Okabe and Ito's, which colour-blind readers tell apart."""
 
 
-def to_svg(draw: Callable[[Any], None], *, title: str, salt: str, size: tuple[float, float]) -> str:
+def to_svg(
+    draw: Callable[[Any], None], *, title: str, salt: str, size: tuple[float, float], font_size: float = 10
+) -> str:
     """An SVG document of what ``draw`` puts on a matplotlib figure.
 
     Args:
@@ -18,12 +20,13 @@ def to_svg(draw: Callable[[Any], None], *, title: str, salt: str, size: tuple[fl
         title: Title of the document, for those who hear it.
         salt: Makes the document's internal ids.
         size: Width and height in inches.
+        font_size: In points.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 10}):
+    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "font.size": font_size}):
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         FigureCanvasSVG(figure)
         draw(figure)

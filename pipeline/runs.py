@@ -84,7 +84,7 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is as it was when it was written to its end."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=checkpoint_step)
         return next((path for path in reversed(found) if _is_whole(path)), None)
 
     def mark_whole(self, checkpoint: Path) -> None:
@@ -150,6 +150,11 @@ class RunFolder:
     def discard_checkpoints(self) -> None:
         """Free the disk once the adapter is saved."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The optimizer step after which the trainer wrote a checkpoint, from its folder's name."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -30,7 +30,7 @@ from pipeline.model import (
     save_adapter,
 )
 from pipeline.quantization import quantization_census
-from pipeline.runs import RunFolder, package_versions
+from pipeline.runs import RunFolder, checkpoint_step, package_versions
 from pipeline.targets import base_model_folder
 from pipeline.trainer import StepMetrics, StepRecordingTrainer, StopWhenAsked, peak_memory, termination_asked
 from pipeline.training_report import draw_training
@@ -150,7 +150,7 @@ def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     checkpoint = run.last_checkpoint()
-    earlier_s = run.keep_metrics_until(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    earlier_s = run.keep_metrics_until(checkpoint_step(checkpoint) if checkpoint else 0)
     trainer.add_callback(StepMetrics(run, trainer, device, earlier_s))
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

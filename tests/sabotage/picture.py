@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.documented import DOCUMENTED
 from harness.files import write_text_atomically
+from pipeline.figures import to_svg
 
 SYMBOLS = {"PASS": "\u00b7", "FAIL": "F", "UNDECIDED": "?", "NOT_RUN": "-", "NOT_APPLICABLE": "", "NOT_JUDGED": "~"}
 _COLOURS = {
@@ -81,35 +82,30 @@ def _cell(fault: Mapping[str, Any], id_: str) -> str:
 
 def draw(document: Mapping[str, Any]) -> str:
     """The matrix as a heat map (SVG); a frame marks what must fail."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    size = (9.5, 2.2 + 0.24 * len(document["faults"]))
+    return to_svg(partial(_draw_map, document), title="Criterion by fault", salt="sabotage", size=size, font_size=9)
+
+
+def _draw_map(document: Mapping[str, Any], canvas: Any) -> None:
     from matplotlib.patches import Rectangle
 
     criteria, faults = document["criteria"], document["faults"]
     framed: dict[str, Any] = {"edgecolor": "black", "linewidth": 1.6, "zorder": 2}
-    with matplotlib.rc_context({"svg.hashsalt": "sabotage", "svg.fonttype": "none", "font.size": 9}):
-        canvas = Figure(figsize=(9.5, 2.2 + 0.24 * len(faults)), layout="constrained", facecolor="white")
-        FigureCanvasSVG(canvas)
-        axes = canvas.add_subplot()
-        for row, fault in enumerate(faults):
-            for column, id_ in enumerate(criteria):
-                colour = _COLOURS[fault["outcomes"].get(id_, "NOT_JUDGED")]
-                edge = framed if id_ in fault["catches"] else {"edgecolor": "white"}
-                axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, **edge))
-        axes.set_xlim(0, len(criteria))
-        axes.set_ylim(len(faults), 0)
-        axes.set_yticks([row + 0.5 for row in range(len(faults))], [fault["name"] for fault in faults])
-        axes.set_xticks([column + 0.5 for column in range(len(criteria))], criteria, rotation=60, ha="left")
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        handles = [Rectangle((0, 0), 1, 1, facecolor=_COLOURS[name], edgecolor="#888888") for name in SYMBOLS]
-        handles.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="black", linewidth=1.6))
-        canvas.legend(handles, [*SYMBOLS, "must fail"], loc="outside lower center", ncols=7, frameon=False)
-        stream = io.StringIO()
-        metadata: dict[str, Any] = {"Title": "Criterion by fault", "Date": None, "Creator": None}
-        canvas.savefig(stream, format="svg", metadata=metadata)
-    return stream.getvalue()
+    axes = canvas.add_subplot()
+    for row, fault in enumerate(faults):
+        for column, id_ in enumerate(criteria):
+            colour = _COLOURS[fault["outcomes"].get(id_, "NOT_JUDGED")]
+            edge = framed if id_ in fault["catches"] else {"edgecolor": "white"}
+            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, **edge))
+    axes.set_xlim(0, len(criteria))
+    axes.set_ylim(len(faults), 0)
+    axes.set_yticks([row + 0.5 for row in range(len(faults))], [fault["name"] for fault in faults])
+    axes.set_xticks([column + 0.5 for column in range(len(criteria))], criteria, rotation=60, ha="left")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    handles = [Rectangle((0, 0), 1, 1, facecolor=_COLOURS[name], edgecolor="#888888") for name in SYMBOLS]
+    handles.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="black", linewidth=1.6))
+    canvas.legend(handles, [*SYMBOLS, "must fail"], loc="outside lower center", ncols=7, frameon=False)
 
 
 def write_matrix(document: Mapping[str, Any], folder: Path) -> int:
