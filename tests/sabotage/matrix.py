@@ -1,6 +1,7 @@
 """`make sabotage`: every fault and twenty healthy repeats through the whole gate, as a table of criterion by fault.
 
-What is finished in the work folder is not run again, so a killed run goes on.
+What is finished in the work folder is not run again, so a killed run goes on. Trials that the written matrix already
+holds stay in it until they are run again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,27 +102,35 @@ class Workshop:
                 if fault.damage:
                     fault.damage(run)
             options.append(f"--run-dir={run.path}")
-        found = _outcomes(self.accept(folder, fault.target, *options))
-        failed = {id_ for id_, outcome in found["outcomes"].items() if outcome == "FAIL"}
-        return {
-            "name": fault.name,
-            "what": fault.what,
-            "target": fault.target,
-            "catches": list(fault.catches),
-            "may_follow": [id_ for id_ in fault.may_follow if id_ not in fault.catches],
-            **found,
-            "caught": found["decision"] == "REJECTED" and failed >= set(fault.catches),
-            "unexpected": sorted(failed - {*fault.catches, *fault.may_follow}),
-        }
+        return judged(fault, _outcomes(self.accept(folder, fault.target, *options)))
 
 
-def judged_bounds(documents: Iterable[Path]) -> dict[str, dict[str, str]]:
+def judged(fault: Fault, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial found, held against what the fault declares today."""
+    failed = {id_ for id_, outcome in found["outcomes"].items() if outcome == "FAIL"}
+    return {
+        **found,
+        "name": fault.name,
+        "what": fault.what,
+        "target": fault.target,
+        "catches": list(fault.catches),
+        "may_follow": [id_ for id_ in fault.may_follow if id_ not in fault.catches],
+        "caught": found["decision"] == "REJECTED" and failed >= set(fault.catches),
+        "unexpected": sorted(failed - {*fault.catches, *fault.may_follow}),
+    }
+
+
+def judged_bounds(documents: Iterable[Path], older: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """The limit of each criterion's measures in result documents; a target's own counts as the documented one.
+
+    Args:
+        documents: Result documents of trials.
+        older: The limits of the trials that the matrix already holds.
 
     Raises:
         RuntimeError: Two trials were judged by different limits.
     """
-    limits: dict[str, dict[str, str]] = {}
+    limits = {id_: dict(measures) for id_, measures in older.items()}
     for path in documents:
         (subject,) = json.loads(path.read_text(encoding="utf-8"))["subjects"]
         for criterion in subject["criteria"]:
@@ -130,9 +139,21 @@ def judged_bounds(documents: Iterable[Path]) -> dict[str, dict[str, str]]:
                 limit = bound["documented_limit"] or bound["limit"]
                 if known.setdefault(bound["measure"], limit) != limit:
                     raise RuntimeError(
-                        f"{path}: other bounds of {criterion['id']}; delete the older trial to run it again"
+                        f"{path}: other bounds of {criterion['id']}; delete the older trial, here or in the matrix"
                     )
     return limits
+
+
+def with_older(
+    older: Mapping[str, Any], faults: Sequence[Mapping[str, Any]], repeats: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The new trials and those of an older matrix that were not run again, in the order of faults and of seeds."""
+    trials = {trial["name"]: trial for trial in [*older.get("faults", ()), *faults]}
+    runs = {run["seed"]: run for run in [*older.get("healthy", ()), *repeats]}
+    return (
+        [judged(fault, trials[name]) for name, fault in FAULTS.items() if name in trials],
+        [runs[seed] for seed in HEALTHY_SEEDS if seed in runs],
+    )
 
 
 def _outcomes(document: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +179,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--healthy", type=int, default=len(HEALTHY_SEEDS), help="healthy repeats (default: %(default)s)"
     )
-    parser.add_argument("--finished", action="store_true", help="run nothing, write the matrix of what is finished")
+    parser.add_argument("--finished", action="store_true", help="run nothing, add what is finished to the matrix")
     return parser.parse_args()
 
 
@@ -179,10 +200,11 @@ def main() -> int:
         healthy = pool.map(workshop.healthy, seeds)
         faults = list(tqdm(broken, desc="faults", total=len(chosen), unit="fault"))
         repeats = list(tqdm(healthy, desc="healthy repeats", total=len(seeds), unit="run"))
-    not_run = [name for name in FAULTS if name not in {fault.name for fault in chosen}]
+    written = options.output / "matrix.json"
+    older = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
     trials = [*(fault["name"] for fault in faults), *(f"healthy-{run['seed']}" for run in repeats)]
-    bounds = judged_bounds(workshop.work / name / RESULT for name in trials)
-    return write_matrix(summarise(faults, repeats, not_run, bounds), options.output)
+    bounds = judged_bounds((workshop.work / name / RESULT for name in trials), older.get("bounds", {}))
+    return write_matrix(summarise(*with_older(older, faults, repeats), bounds), options.output)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from harness.documented import DOCUMENTED
 from harness.files import write_text_atomically
 from pipeline.figures import to_svg
+from tests.sabotage.faults import FAULTS
 
 SYMBOLS = {"PASS": "\u00b7", "FAIL": "F", "UNDECIDED": "?", "NOT_RUN": "-", "NOT_APPLICABLE": "", "NOT_JUDGED": "~"}
 _COLOURS = {
@@ -26,10 +27,10 @@ _COLOURS = {
 def summarise(
     faults: Sequence[Mapping[str, Any]],
     healthy: Sequence[Mapping[str, Any]],
-    not_run: Sequence[str],
     bounds: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     """The document: every outcome, how often the gate was wrong, the faults not run, and the bounds judged by."""
+    run = {fault["name"] for fault in faults}
     judged = {id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]}
     criteria = [id_ for id_ in DOCUMENTED if id_ in judged] + sorted(judged - DOCUMENTED.keys())
     return {
@@ -38,7 +39,7 @@ def summarise(
         "faults": list(faults),
         "healthy": list(healthy),
         "fault_count": len(faults),
-        "faults_not_run": list(not_run),
+        "faults_not_run": [name for name in FAULTS if name not in run],
         "caught_count": sum(fault["caught"] for fault in faults),
         "unexpected_count": sum(bool(fault["unexpected"]) for fault in faults),
         "false_accept_count": sum(fault["decision"] == "ACCEPTED" for fault in faults),

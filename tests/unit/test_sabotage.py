@@ -11,6 +11,7 @@ import pytest
 from harness.documented import DOCUMENTED
 from tests.acceptance.test_coherence import COHERENCE
 from tests.sabotage.faults import FAULTS
+from tests.sabotage.matrix import judged_bounds, with_older
 from tests.sabotage.picture import draw, summarise, to_markdown
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sabotage"
@@ -50,26 +51,47 @@ def test_each_fault_breaks_one_thing_and_names_known_criteria(fault: Any) -> Non
 def test_a_missed_fault_and_a_rejected_healthy_run_are_counted() -> None:
     faults = [trial("found", "FAIL", "REJECTED"), trial("missed", "PASS", "ACCEPTED")]
     healthy = [{"outcomes": {"style.consistency": "UNDECIDED"}, "decision": "INCOMPLETE"}]
-    document = summarise(faults, healthy, ["later"], {"style.consistency": {"some": ">= 1"}})
+    document = summarise(faults, healthy, {"style.consistency": {"some": ">= 1"}})
     counts = ("fault_count", "caught_count", "false_accept_count", "healthy_count", "false_reject_count")
     assert [document[name] for name in counts] == [2, 1, 1, 1, 1]
     text = to_markdown(document)
     assert "1 of 2 faults caught, 1 accepted; 1 of 1 healthy runs not accepted." in text
-    assert "Not run yet: later." in text
+    assert document["faults_not_run"] == list(FAULTS)
+    assert "Not run yet: bf16, fp4," in text
     assert "| missed | something | **\u00b7** |" in text
+
+
+def test_older_trials_stay_until_they_are_run_again_and_are_held_against_todays_faults() -> None:
+    found = {"decision": "REJECTED", "outcomes": {"training.loads_in_4bit": "FAIL"}}
+    older = {
+        "faults": [{"name": "fp4", **found, "caught": False}, {"name": "bf16", "decision": "ACCEPTED", "outcomes": {}}],
+        "healthy": [{"seed": 1001, "decision": "ACCEPTED"}, {"seed": 1000, "decision": "REJECTED"}],
+    }
+    faults, healthy = with_older(older, [{"name": "bf16", **found}], [{"seed": 1000, "decision": "ACCEPTED"}])
+    assert [(fault["name"], fault["caught"]) for fault in faults] == [("bf16", True), ("fp4", True)]
+    assert healthy == [{"seed": 1000, "decision": "ACCEPTED"}, {"seed": 1001, "decision": "ACCEPTED"}]
+
+
+def test_a_trial_judged_by_other_bounds_is_not_put_beside_the_older_ones(tmp_path: Path) -> None:
+    bound = {"measure": "some", "limit": ">= 2", "documented_limit": None}
+    document = {"subjects": [{"criteria": [{"id": "style.consistency", "bounds": [bound]}]}]}
+    result = tmp_path / "acceptance.json"
+    result.write_text(json.dumps(document), encoding="utf-8")
+    assert judged_bounds([result], {}) == {"style.consistency": {"some": ">= 2"}}
+    with pytest.raises(RuntimeError, match=r"acceptance\.json: other bounds of style\.consistency"):
+        judged_bounds([result], {"style.consistency": {"some": ">= 1"}})
 
 
 def test_the_committed_matrix_is_drawn_from_its_figures(matrix: dict[str, Any]) -> None:
     assert (FOLDER / "matrix.md").read_text(encoding="utf-8") == to_markdown(matrix)
     assert (FOLDER / "matrix.svg").read_text(encoding="utf-8") == draw(matrix)
-    again = summarise(matrix["faults"], matrix["healthy"], matrix["faults_not_run"], matrix["bounds"])
+    again = summarise(matrix["faults"], matrix["healthy"], matrix["bounds"])
     assert again == matrix
 
 
 def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, Any]) -> None:
     today = {c.id: {bound.measure: bound.limit for bound in c.bounds} for c in (*DOCUMENTED.values(), COHERENCE)}
     assert matrix["bounds"] == today
-    assert {fault["name"] for fault in matrix["faults"]} | set(matrix["faults_not_run"]) == set(FAULTS)
     for fault in matrix["faults"]:
         assert fault["catches"] == list(FAULTS[fault["name"]].catches)
         assert fault["git_dirty"] is False
