@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from pipeline.commands import DEFAULT_TARGET, Command, data, demo, doctor, generate, serve, train, verify
+from pipeline.commands import DEFAULT_TARGET, Command, data, demo, doctor, export, generate, serve, train, verify
 from pipeline.config import GOLDEN_ENVIRONMENT, PROJECT_ENVIRONMENT
 from pipeline.errors import PipelineError
 
@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "data": data.COMMAND,
         "generate": generate.COMMAND,
         "serve": serve.COMMAND,
+        "export": export.COMMAND,
         "verify": verify.COMMAND,
         "demo": demo.COMMAND,
         "doctor": doctor.COMMAND,
@@ -53,8 +54,14 @@ class Subcommand(Protocol):
 
 
 def apply_environment() -> None:
-    """Set the environment variables that the user has not set; torch reads them when it is imported."""
-    for name, value in {**GOLDEN_ENVIRONMENT, **PROJECT_ENVIRONMENT}.items():
+    """Set the environment variables that the user has not set; torch reads them when it is imported.
+
+    A process that a launcher started keeps its view of the GPUs, of which it takes the one with its own number.
+    """
+    wanted = {**GOLDEN_ENVIRONMENT, **PROJECT_ENVIRONMENT}
+    if "LOCAL_RANK" in os.environ:
+        del wanted["CUDA_VISIBLE_DEVICES"]
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
 
 

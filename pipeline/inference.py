@@ -19,6 +19,11 @@ def for_inference(model: Any) -> Any:
     """
     if next(model.parameters()).device.type != "cpu" or cpu_compute_dtype() == "bfloat16":
         return model
+    return unpack(model, torch.float32)
+
+
+def unpack(model: Any, dtype: torch.dtype) -> Any:
+    """Put plain linear layers on the CPU in place of 4-bit ones, an adapter's matrices added to them in float32."""
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 
@@ -27,7 +32,7 @@ def for_inference(model: Any) -> Any:
         for name, module in list(model.named_modules()):
             if isinstance(module, kind):
                 parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, _linear(unpacked(module)))
+                setattr(model.get_submodule(parent), child, _linear(unpacked(module).to("cpu", dtype)))
     return model
 
 
@@ -39,11 +44,13 @@ def _merged_weight(module: Any) -> torch.Tensor:
 def _weight(module: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
+    # Some CPUs answer from weights that were packed anew at the first answer; asked for its state, the layer undoes it.
+    module.state_dict()
     weight: torch.Tensor = dequantize_4bit(module.weight.data, module.weight.quant_state).float()
     return weight
 
 
 def _linear(weight: torch.Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float32)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     return linear

@@ -27,6 +27,7 @@ from pipeline.config import (
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder, weights_digest
 from pipeline.inference import for_inference
+from pipeline.processes import local_gpu
 from pipeline.quantization import QuantizationCensus, quantization_census
 from pipeline.runs import RunFolder
 from pipeline.targets import base_model_folder, chat_template
@@ -83,7 +84,7 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
         PipelineError: The folder holds no loadable safetensors weights.
     """
     dtype = getattr(torch, quantization.compute_dtype)
-    place = 0 if device == "cuda" else "cpu"
+    place = local_gpu() if device == "cuda" else "cpu"
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.quant_type,

@@ -45,23 +45,49 @@ def answer_nll(
 
     Source: Jelinek et al. 1977, "Perplexity, a measure of the difficulty of speech recognition tasks".
     """
+    plain = [(prompt, None, answer) for prompt, answer in requests]
+    return [sum(row) / len(row) for row in token_nll(model, tokenizer, plain, batch_rows=batch_rows)]
+
+
+def token_nll(
+    model: Any,
+    tokenizer: Any,
+    requests: Sequence[tuple[str, Style | None, tuple[int, ...]]],
+    *,
+    batch_rows: int = 16,
+) -> list[list[float]]:
+    """Negative log-likelihood of each token of answers, as ``answer_nll`` takes the mean of.
+
+    Args:
+        model: A causal model in evaluation mode, with an adapter or without.
+        tokenizer: Its tokenizer, style tokens added.
+        requests: Prompt in the user's words, the style whose token goes in front (None for none), and the answer's
+            token ids, shape (T,), for each.
+        batch_rows: Most requests in one forward pass; rows of like length go together, padded on the right.
+
+    Returns:
+        Nats, shape (T,), for each request, in their order.
+
+    Raises:
+        PipelineError: An answer is empty, or a prompt holds a style token.
+    """
     rows: list[EncodedExample] = []
-    for number, (prompt, answer) in enumerate(requests):
+    for number, (prompt, style, answer) in enumerate(requests):
         if not answer:
             raise PipelineError(f"request {number} ({prompt!r}): an empty answer has no likelihood; leave it out.")
-        head = styled_prompt_ids(tokenizer, prompt, None)
+        head = styled_prompt_ids(tokenizer, prompt, style)
         rows.append(EncodedExample(input_ids=[*head, *answer], prompt_length=len(head)))
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
-    scores = [0.0] * len(rows)
+    scores: list[list[float]] = [[]] * len(rows)
     for start in range(0, len(order), batch_rows):
         chosen = order[start : start + batch_rows]
         batch = collate([rows[index] for index in chosen], tokenizer.pad_token_id)
-        for index, score in zip(chosen, _mean_nll(model, batch), strict=True):
+        for index, score in zip(chosen, _batch_nll(model, batch), strict=True):
             scores[index] = score
     return scores
 
 
-def _mean_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[float]:
+def _batch_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[list[float]]:
     columns = {name: torch.tensor(column, device=model.device) for name, column in batch.items()}
     labels = columns.pop("labels")[:, 1:]  # the state at a position predicts the next token
     answered = labels != IGNORED_LABEL  # (rows, longest - 1)
@@ -72,7 +98,7 @@ def _mean_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[float]:
         )
         head = model.get_output_embeddings()
         nll = torch.cat([cross_entropy(head(part).float(), tokens, reduction="none") for part, tokens in parts])
-        return [row.mean().item() for row in torch.split(nll, answered.sum(dim=1).tolist())]
+        return [row.tolist() for row in torch.split(nll, answered.sum(dim=1).tolist())]
 
 
 def greedy_with_log_probabilities(

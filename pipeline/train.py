@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,10 +30,19 @@ from pipeline.model import (
     load_tokenizer,
     save_adapter,
 )
+from pipeline.processes import accumulation_per_process, is_first_process, process_count
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, checkpoint_step, package_versions
 from pipeline.targets import base_model_folder
-from pipeline.trainer import StepMetrics, StepRecordingTrainer, StopWhenAsked, peak_memory, termination_asked
+from pipeline.trainer import (
+    StepMetrics,
+    StepRecordingTrainer,
+    StopWhenAsked,
+    peak_memory,
+    require_tensorboard,
+    tensorboard_callback,
+    termination_asked,
+)
 from pipeline.training_report import draw_training
 
 
@@ -44,7 +54,7 @@ class TrainingStoppedError(PipelineError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """Everything that decides a run."""
+    """Everything that decides a run, and who is told of its steps."""
 
     target: Target
     preset: Preset
@@ -52,10 +62,13 @@ class TrainingRequest:
     output: Path
     device: str
     base_model: str | None = None
+    tensorboard: bool = False
 
 
 def train(request: TrainingRequest) -> dict[str, Any]:
     """Train an adapter, or finish the run that ``request.output`` already holds.
+
+    Under torchrun or accelerate every process calls it, and the first one writes the run.
 
     Returns:
         The run's record, as in ``run.json``.
@@ -64,6 +77,56 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         PipelineError: Bad data, missing weights, another run in the folder, a loss that is not finite, a disk or memory
             that is full; or SIGTERM came, and what was trained so far is saved.
     """
+    if request.tensorboard:
+        require_tensorboard()
+    job = _prepare(request)
+    run, training = job.run, job.preset.training
+    if not is_first_process():
+        return _follow(job)
+    with run.locked():
+        earlier = run.open(job.identity)
+        if earlier is not None and earlier["status"] == "completed":
+            return earlier
+        run.update(**job.identity, status="running", versions=package_versions(), seed=training.seed)
+        try:
+            run.update(**_train(job), status="completed", reason=None)
+        except BaseException as error:
+            stopped = isinstance(error, TrainingStoppedError)
+            with contextlib.suppress(OSError):  # a full disk cannot take the reason either
+                run.update(status="stopped" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
+            if remedy := _remedy(error):
+                raise PipelineError(f"{run.path}: {remedy}, and run the command again: {run.progress()}") from error
+            raise
+        run.discard_checkpoints()
+        return run.read_record()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """A request with everything that it names at hand.
+
+    Attributes:
+        request: What was asked for.
+        preset: The preset in the arithmetic of the hardware.
+        base_folder: The base model.
+        tokenizer: Its tokenizer, style tokens added.
+        data: The encoded examples.
+        identity: What must be equal for an earlier run to go on.
+        run: Where this process writes.
+        checkpoints: Where all processes keep their checkpoints.
+    """
+
+    request: TrainingRequest
+    preset: Preset
+    base_folder: Path
+    tokenizer: Any
+    data: Any
+    identity: dict[str, Any]
+    run: RunFolder
+    checkpoints: RunFolder
+
+
+def _prepare(request: TrainingRequest) -> _Job:
     preset = hardware_preset(request.preset, request.device)
     base_folder = base_model_folder(request.target, request.base_model)
     tokenizer = load_tokenizer(base_folder, request.target)
@@ -76,33 +139,25 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         "base_model_sha256": weights_digest(base_folder),
     }
     run = RunFolder(request.output)
-    with run.locked():
-        earlier = run.open(identity)
-        if earlier is not None and earlier["status"] == "completed":
-            return earlier
-        run.update(**identity, status="running", versions=package_versions(), seed=preset.training.seed)
-        try:
-            figures = _train(run, base_folder, tokenizer, data, preset, request.device)
-            run.update(**figures, status="completed", reason=None)
-        except BaseException as error:
-            stopped = isinstance(error, TrainingStoppedError)
-            with contextlib.suppress(OSError):  # a full disk cannot take the reason either
-                run.update(status="stopped" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
-            if remedy := _remedy(error):
-                raise PipelineError(f"{run.path}: {remedy}, and run the command again: {run.progress()}") from error
-            raise
-        run.discard_checkpoints()
-        return run.read_record()
+    return _Job(request, preset, base_folder, tokenizer, data, identity, run, run)
 
 
-def _train(run: RunFolder, base_folder: Path, tokenizer: Any, data: Any, preset: Preset, device: str) -> dict[str, Any]:
+def _follow(job: _Job) -> dict[str, Any]:
+    """Train along with the first process; what this one would write is thrown away, but for its part of checkpoints."""
+    if job.run.record_file.exists() and (earlier := job.run.read_record())["status"] == "completed":
+        return earlier
+    with tempfile.TemporaryDirectory() as scratch:
+        return _train(dataclasses.replace(job, run=RunFolder(Path(scratch))))
+
+
+def _train(job: _Job) -> dict[str, Any]:
     """Load, train and save; returns the run's figures."""
-    training = preset.training
-    model = load_base(base_folder, preset.quantization, device)
+    run, training, data = job.run, job.preset.training, job.data
+    model = load_base(job.base_folder, job.preset.quantization, job.request.device)
     run.update(quantization=dataclasses.asdict(quantization_census(model)))
-    add_style_rows(model, tokenizer)
+    add_style_rows(model, job.tokenizer)
     torch.manual_seed(training.seed)
-    adapted = attach_adapter(model, tokenizer, preset)
+    adapted = attach_adapter(model, job.tokenizer, job.preset)
     order = training_order(
         list(data["style"]),
         list(data["length"]),
@@ -110,7 +165,7 @@ def _train(run: RunFolder, base_folder: Path, tokenizer: Any, data: Any, preset:
         window=training.window_examples if training.stratify_windows else None,
         epochs=training.epochs,
     )
-    figures = _optimize(adapted, tokenizer.pad_token_id, data.select(order), preset, run, device)
+    figures = _optimize(adapted, data.select(order), job)
     save_adapter(adapted, run.adapter)
     write_text(run.training_figure, draw_training(run.read_metrics()))
     size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
@@ -139,26 +194,30 @@ def _tokenised(
     return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
 
 
-def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder, device: str) -> dict[str, Any]:
-    """Run the trainer and return the run's figures."""
+def _optimize(model: Any, data: Any, job: _Job) -> dict[str, Any]:
+    """Run the trainer over the examples in their order and return the run's figures."""
+    run, device = job.run, job.request.device
     trainer = StepRecordingTrainer(
         model=model,
-        args=_trainer_arguments(preset, run, device),
+        args=_trainer_arguments(job, len(data)),
         train_dataset=data,
-        data_collator=partial(_tensors, pad_id=pad_id),
+        data_collator=partial(_tensors, pad_id=job.tokenizer.pad_token_id),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    checkpoint = run.last_checkpoint()
-    earlier_s = run.keep_metrics_until(checkpoint_step(checkpoint) if checkpoint else 0)
+    checkpoint = job.checkpoints.last_checkpoint()
+    step = checkpoint_step(checkpoint) if checkpoint else 0
+    earlier_s = run.keep_metrics_until(step)
     trainer.add_callback(StepMetrics(run, trainer, device, earlier_s))
+    if job.request.tensorboard and is_first_process():
+        trainer.add_callback(tensorboard_callback(run, step))
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     with termination_asked() as asked:
         trainer.add_callback(StopWhenAsked(asked))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if asked.is_set() and trainer.state.global_step < trainer.state.max_steps:
+    if trainer.state.global_step < trainer.state.max_steps:
         raise TrainingStoppedError(f"{run.path}: stopped as asked; run the command again: {run.progress()}")
     duration_s = earlier_s + time.perf_counter() - started
     return {
@@ -172,12 +231,16 @@ def _optimize(model: Any, pad_id: int, data: Any, preset: Preset, run: RunFolder
     }
 
 
-def _trainer_arguments(preset: Preset, run: RunFolder, device: str) -> TrainingArguments:
-    training = preset.training
+def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
+    training, device = job.preset.training, job.request.device
+    together: dict[str, Any] = {}
+    if process_count() > 1:
+        together = {"average_tokens_across_devices": True, "ddp_find_unused_parameters": False}
+        together["ddp_backend"] = "gloo" if device == "cpu" else "nccl"
     return TrainingArguments(
-        output_dir=str(run.checkpoints),
+        output_dir=str(job.checkpoints.checkpoints),
         per_device_train_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=training.accumulation_steps,
+        gradient_accumulation_steps=accumulation_per_process(training, examples),
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler,
         num_train_epochs=1,  # the order that the trainer is given holds every pass, each shuffled anew
@@ -195,6 +258,7 @@ def _trainer_arguments(preset: Preset, run: RunFolder, device: str) -> TrainingA
         report_to=[],
         disable_tqdm=True,
         use_cpu=device == "cpu",
+        **together,
         **warmup_arguments(training.warmup_ratio),
         **checkpointing_arguments(training.gradient_checkpointing),
     )

@@ -17,10 +17,12 @@ import torch
 from torch.utils.data import Sampler, SequentialSampler
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from pipeline.config import GIB
 from pipeline.errors import PipelineError
 from pipeline.model import save_adapter
+from pipeline.processes import is_first_process, mean_over_processes, sum_over_processes, wait_for_processes
 from pipeline.runs import RunFolder
 
 
@@ -65,7 +67,10 @@ class StepMetrics(TrainerCallback):
     """Writes each step's figures, draws the progress bar, marks whole checkpoints and stops a diverged run."""
 
     def __init__(self, run: RunFolder, trainer: StepRecordingTrainer, device: str, earlier_s: float) -> None:
-        """Record into ``run`` what ``trainer`` does, ``earlier_s`` seconds of training after the run began."""
+        """Record into ``run`` what ``trainer`` does, ``earlier_s`` seconds of training after the run began.
+
+        Every process has one, since a step's loss is what all of them computed.
+        """
         self._run, self._trainer, self._device = run, trainer, device
         self._started = time.perf_counter() - earlier_s
         self._bar: tqdm[Any] | None = None
@@ -73,7 +78,8 @@ class StepMetrics(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar and say how many steps there are, so that a killed run shows how far it got."""
         self._run.update(planned_steps=state.max_steps)
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+        quiet = not is_first_process()
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=quiet)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask the trainer to log this step whatever ``logging_steps`` says; that setting paces the console."""
@@ -87,7 +93,8 @@ class StepMetrics(TrainerCallback):
         """
         if not logs or "grad_norm" not in logs:
             return
-        loss, tokens = self._trainer.step_loss, self._trainer.step_tokens
+        loss = mean_over_processes(self._trainer.step_loss)  # each already multiplied by the number of processes
+        tokens = int(sum_over_processes(self._trainer.step_tokens))
         self._trainer.step_loss, self._trainer.step_tokens = 0.0, 0
         row = {
             "step": state.global_step,
@@ -113,12 +120,34 @@ class StepMetrics(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint as whole; one without the mark is never resumed from."""
-        self._run.mark_whole(self._run.checkpoints / f"checkpoint-{state.global_step}")
+        wait_for_processes()  # each writes its own random state
+        if is_first_process():
+            self._run.mark_whole(self._run.checkpoints / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+def require_tensorboard() -> Any:
+    """TensorBoard's writer.
+
+    Raises:
+        PipelineError: It is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise PipelineError(
+            f"--report-to tensorboard: it is not installed ({error}); run: pip install 'verbosity[tensorboard]'."
+        ) from error
+    return SummaryWriter
+
+
+def tensorboard_callback(run: RunFolder, step: int) -> TrainerCallback:
+    """Writes every step's figures below the run folder; a resumed run replaces those after ``step``."""
+    return TensorBoardCallback(require_tensorboard()(str(run.tensorboard), purge_step=step + 1))
 
 
 class StopWhenAsked(TrainerCallback):
@@ -129,8 +158,8 @@ class StopWhenAsked(TrainerCallback):
         self._asked = asked
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop, if asked."""
-        if self._asked.is_set():
+        """Save and stop, if any process was asked."""
+        if sum_over_processes(float(self._asked.is_set())):
             control.should_save = control.should_training_stop = True
 
 

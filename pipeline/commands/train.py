@@ -36,10 +36,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, metavar="RATE", help="peak learning rate (default: the preset's)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of order, dropout and adapter (default: 42)")
+    parser.add_argument(
+        "--report-to",
+        choices=("tensorboard",),
+        help="also write event files to DIR/tensorboard (pip install 'verbosity[tensorboard]')",
+    )
     base_arguments(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pipeline.processes import is_first_process
     from pipeline.train import TrainingRequest, train
 
     target = get_target(arguments.target)
@@ -51,9 +57,19 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     device = arguments.device or target.device
-    record = train(TrainingRequest(target, preset, arguments.data, arguments.output, device, arguments.base_model))
+    request = TrainingRequest(
+        target,
+        preset,
+        arguments.data,
+        arguments.output,
+        device,
+        base_model=arguments.base_model,
+        tensorboard=arguments.report_to == "tensorboard",
+    )
+    record = train(request)
     steps, duration_s = record["completed_steps"], record["duration_s"]
-    print(f"trained {steps} steps in {duration_s:.0f} s; adapter: {RunFolder(arguments.output).adapter}")
+    if is_first_process():
+        print(f"trained {steps} steps in {duration_s:.0f} s; adapter: {RunFolder(arguments.output).adapter}")
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,25 @@ def test_how_a_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
 def test_metrics_are_one_json_object_a_line(tiny_run: RunFolder) -> None:
     lines = tiny_run.metrics_file.read_text().splitlines()
     assert all({"step", "loss", "grad_norm", "learning_rate", "elapsed_s"} <= json.loads(line).keys() for line in lines)
+
+
+def test_tensorboard_shows_the_losses_of_the_metrics(tiny_run: RunFolder, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    request = dataclasses.replace(tiny_request(tmp_path, accumulation_steps=1), tensorboard=True)
+    train(request)
+    events = EventAccumulator(str(RunFolder(tmp_path).tensorboard)).Reload()
+    shown = events.Scalars("train/loss")
+    assert [event.step for event in shown] == [1, 2, 3, 4]
+    assert [event.value for event in shown] == pytest.approx(losses(tiny_run), rel=1e-3)
+    assert not tiny_run.tensorboard.exists()
+
+
+def test_a_missing_tensorboard_is_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    request = dataclasses.replace(tiny_request(tmp_path / "run"), tensorboard=True)
+    with pytest.raises(PipelineError, match=r"pip install 'verbosity\[tensorboard\]'"):
+        train(request)
+    assert not request.output.exists()
