@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint sabotage data-check curve large-data clean
+.PHONY: demo test lint sabotage data-check curve bench large-data clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -25,6 +25,13 @@ data-check: $(READY)
 curve: $(READY)
 	$(BIN)/python -m tests.benchmarks.data_curve --work curve-runs --output golden/smollm2-135m/curve
 
+# Half an hour or more on two cores: how fast and in how much memory golden and lean train, and each lever alone.
+BENCH_EXAMPLES ?= 64
+bench: $(READY)
+	$(BIN)/python -m pytest tests/benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
+		--benchmark-json=bench-results.json
+	$(BIN)/python -m tests.benchmarks.training_report bench-results.json golden/smollm2-135m/bench
+
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)
 	$(BIN)/python -m tests.benchmarks.large_data --output golden/data
@@ -42,4 +49,4 @@ $(READY): pyproject.toml constraints/current.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-results acceptance-results curve-runs sabotage-runs
+	rm -rf $(VENV) demo-results acceptance-results curve-runs sabotage-runs bench-results.json

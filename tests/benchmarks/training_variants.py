@@ -1,0 +1,59 @@
+"""One training of the embedded target in a process of its own, so that its peak memory is its own.
+
+``python -m tests.benchmarks.training_variants VARIANT EXAMPLES DIR`` trains and leaves the run in DIR.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.cli import DEFAULT_TARGET, apply_environment
+from pipeline.config import PRESETS, Preset, get_target, resolve_preset
+from pipeline.files import TRAINING_DATA
+
+
+def _with(preset: Preset, *, adapter: Mapping[str, Any] | None = None, **training: Any) -> Preset:
+    return dataclasses.replace(
+        preset,
+        adapter=dataclasses.replace(preset.adapter, **(adapter or {})),
+        training=dataclasses.replace(preset.training, **training),
+    )
+
+
+_GOLDEN = PRESETS["golden"]
+_LEAN = resolve_preset("lean", get_target(DEFAULT_TARGET), epochs=1)
+VARIANTS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "golden": _GOLDEN,
+        "lean": _LEAN,
+        "golden, two rows trained": _with(_GOLDEN, adapter={"modules_to_save": ()}),
+        "golden, no upcast": _with(_GOLDEN, upcast_embeddings=False),
+        "golden, no checkpointing": _with(_GOLDEN, gradient_checkpointing=False),
+        "golden, no dropout": _with(_GOLDEN, adapter={"dropout": 0.0}),
+        "golden, sorted fours": _with(_GOLDEN, micro_batch_size=4, accumulation_steps=4, stratify_windows=True),
+        "lean, ones": _with(_LEAN, micro_batch_size=1, accumulation_steps=4),
+    }
+)
+"""The two presets, golden with one lever of lean at a time, and lean with golden's micro-batch."""
+PRESET_NAMES = ("golden", "lean")
+
+
+def main() -> None:
+    """Train one variant."""
+    from pipeline.train import TrainingRequest, train
+
+    variant, examples, folder = sys.argv[1:]
+    preset = VARIANTS[variant]
+    preset = dataclasses.replace(preset, training=dataclasses.replace(preset.training, max_examples=int(examples)))
+    target = get_target(DEFAULT_TARGET)
+    train(TrainingRequest(target, preset, TRAINING_DATA, Path(folder), target.device))
+
+
+if __name__ == "__main__":
+    apply_environment()  # before torch is imported
+    main()
