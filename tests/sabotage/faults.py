@@ -168,7 +168,7 @@ _FAULTS = (
         "no-adapter",
         "the base model answers without the adapter",
         (SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE),
+        (*STYLE, GENERATE, ADAPTER_SAVES),  # the saved adapter is loaded again the same way
         learned=True,
         inject=answering.leave_adapter_out,
     ),
