@@ -35,6 +35,14 @@ def test_the_worst_cases_are_the_committed_ones() -> None:
     assert f"longest TERSE answer had {longest} tokens and the shortest VERBOSE answer {shortest}." in README
 
 
+def test_the_figures_of_the_gate_are_the_committed_ones() -> None:
+    matrix = json.loads((ROOT / "golden" / "sabotage" / "matrix.json").read_text(encoding="utf-8"))
+    accepted = matrix["healthy_count"] - matrix["false_reject_count"]
+    assert f"caught\n{matrix['caught_count']} of {matrix['fault_count']} faults" in README
+    assert f"accepted {accepted} of {matrix['healthy_count']} healthy runs" in README
+    assert matrix["criteria_without_fault"] == matrix["faults_not_run"] == []
+
+
 def test_the_curve_is_the_committed_one_and_the_demo_follows_it() -> None:
     folder = ROOT / "golden" / "smollm2-135m" / "curve"
     document = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
