@@ -14,17 +14,21 @@ from harness.golden.check import Recording
 from harness.golden.extension import to_text
 
 _CONTEXT_LINES = 3
+_MOST_OPEN_LINES = 40
 
 Kind = Literal["equal", "removed", "added"]
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Golden review</title><style>
-body { background: #fff; color: #1a1a1a; font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem;
-       padding: 0 1rem }
+:root { color-scheme: light dark; --line: light-dark(#bbb, #555); --head: light-dark(#f0f0f0, #2a2a2a);
+        --gone: light-dark(#fbdada, #5c2424); --come: light-dark(#d5f2dc, #1f4a2b) }
+body { background: light-dark(#fff, #181818); color: light-dark(#1a1a1a, #e6e6e6); font: 16px/1.5 system-ui, sans-serif;
+       margin: 2rem auto; max-width: 80rem; overflow-wrap: anywhere; padding: 0 1rem }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; table-layout: fixed; width: 100% }
-th, td { border: 1px solid #bbb; padding: .3rem .5rem; text-align: left; vertical-align: top; overflow-wrap: anywhere }
-th { background: #f0f0f0 } td.code, p.code { font: 13px/1.4 ui-monospace, monospace; white-space: pre-wrap }
-del { background: #fbdada } ins { background: #d5f2dc; text-decoration: none } .changed { font-weight: 600 }
+th, td { border: 1px solid var(--line); padding: .3rem .5rem; text-align: left; vertical-align: top }
+th { background: var(--head) } th.name { width: 5rem }
+td.code, p.code { font: 13px/1.4 ui-monospace, monospace; white-space: pre-wrap }
+del { background: var(--gone) } ins { background: var(--come); text-decoration: none } .changed { font-weight: 600 }
 </style></head><body>
 <h1>Golden review</h1>
 <p>{{ entries|length }} recorded. Commit a file only when each change has a reason.</p>
@@ -33,7 +37,7 @@ del { background: #fbdada } ins { background: #d5f2dc; text-decoration: none } .
 <p>{{ entry.path }}: {{ entry.origin }}</p>
 {% for answer in entry.answers %}
 <h3>{{ answer.label }}</h3>
-<table><thead><tr><th></th><th>old</th><th>new</th></tr></thead><tbody>
+<table><thead><tr><th class="name"></th><th>old</th><th>new</th></tr></thead><tbody>
 {% for row in answer.rows %}
 <tr{% if row.changed %} class="changed"{% endif %}><th scope="row">{{ row.name }}</th><td>{{ row.old }}</td>
 <td>{{ row.new }}</td></tr>
@@ -44,12 +48,13 @@ del { background: #fbdada } ins { background: #d5f2dc; text-decoration: none } .
 {%- else %}{{ text }}{% endif %} {% endfor %}</p>{% endif %}
 {% endfor %}
 {% if entry.lines %}
+<details{% if entry.lines|length <= most_open_lines %} open{% endif %}><summary>{{ entry.lines|length }} lines</summary>
 <table><thead><tr><th>old</th><th>new</th></tr></thead><tbody>
 {% for old, new in entry.lines %}
 <tr><td class="code">{% if old != new %}<del>{{ old }}</del>{% else %}{{ old }}{% endif %}</td>
 <td class="code">{% if old != new %}<ins>{{ new }}</ins>{% else %}{{ new }}{% endif %}</td></tr>
 {% endfor %}
-</tbody></table>
+</tbody></table></details>
 {% endif %}
 {% endfor %}
 </body></html>
@@ -64,7 +69,7 @@ class _Row:
 
     @property
     def changed(self) -> bool:
-        return self.old != self.new
+        return bool(self.old) and self.old != self.new
 
 
 def write_review(recordings: Sequence[Recording], path: Path) -> Path:
@@ -81,7 +86,9 @@ def write_review(recordings: Sequence[Recording], path: Path) -> Path:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(_PAGE).render(entries=[_entry(recording) for recording in recordings])
+    page = environment.from_string(_PAGE).render(
+        entries=[_entry(recording) for recording in recordings], most_open_lines=_MOST_OPEN_LINES
+    )
     return write_text_atomically(path, page)
 
 
