@@ -1,0 +1,87 @@
+"""Ways of training that must give the same run: the same losses and gradient norms at every step, up to rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.config import PRESETS
+from pipeline.data.encoding import training_order
+from pipeline.data.formats import find_sources
+from pipeline.data.store import EncodingRequest, encoded_dataset
+from pipeline.files import TRAINING_DATA
+from pipeline.model import add_style_rows, attach_adapter, hardware_preset, load_base
+from pipeline.runs import RunFolder
+from pipeline.train import _tensors, train
+from tests.support import tiny_request
+
+STEPS = {"max_examples": 32}
+
+
+def trajectory(run: RunFolder) -> list[float]:
+    return [value for row in run.read_metrics() for value in (row["loss"], row["grad_norm"])]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two steps of four micro-batches of four."""
+    output = tmp_path_factory.mktemp("straight")
+    train(tiny_request(output, **STEPS))
+    return RunFolder(output)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"micro_batch_size": 16, "accumulation_steps": 1},
+        {"micro_batch_size": 1, "accumulation_steps": 16},
+        {"gradient_checkpointing": True},
+    ],
+    ids=["16 at once", "one at a time", "checkpointing"],
+)
+def test_the_same_window_gives_the_same_steps(straight: RunFolder, tmp_path: Path, changed: dict[str, Any]) -> None:
+    train(tiny_request(tmp_path, **STEPS, **changed))
+    run = RunFolder(tmp_path)
+    assert len(run.read_metrics()) == 2
+    assert trajectory(run) == pytest.approx(trajectory(straight), rel=5e-3)
+    assert run.read_record()["tokens"] == straight.read_record()["tokens"]
+
+
+def test_another_window_gives_other_steps(straight: RunFolder, tmp_path: Path) -> None:
+    train(tiny_request(tmp_path, **STEPS, seed=1))
+    assert trajectory(RunFolder(tmp_path)) != pytest.approx(trajectory(straight), rel=5e-3)
+
+
+def test_batches_by_length_give_the_gradient_of_plain_accumulation(tiny_folder: Path, tiny_tokenizer: Any) -> None:
+    preset = hardware_preset(PRESETS["lean"], "cpu")
+    request = EncodingRequest(find_sources(TRAINING_DATA), tiny_tokenizer, "equivalence", 2048, 16)
+    data = encoded_dataset(request)
+    base = load_base(tiny_folder, preset.quantization, "cpu")
+    add_style_rows(base, tiny_tokenizer)
+    torch.manual_seed(0)
+    adapted = attach_adapter(base, tiny_tokenizer, preset).train()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    by_length = training_order(list(data["style"]), list(data["length"]), seed=0, window=16)
+
+    def gradient(order: list[int], at_once: int) -> torch.Tensor:
+        adapted.zero_grad()
+        batches = [[data[index] for index in order[start : start + at_once]] for start in range(0, 16, at_once)]
+        inputs = [_tensors(batch, tiny_tokenizer.pad_token_id) for batch in batches]
+        labelled = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in inputs)
+        for batch in inputs:
+            adapted(**batch, num_items_in_batch=labelled).loss.backward()
+        parts = [p.grad.flatten().float() for p in adapted.parameters() if p.requires_grad and p.grad is not None]
+        return torch.cat(parts)
+
+    plain, batched = gradient(list(range(16)), 1), gradient(by_length, 4)
+    difference = (plain - batched).abs()
+    assert plain.abs().max() > 0
+    assert difference.max() <= 0.02 * plain.abs().max()
+    assert difference.mean() <= 0.02 * plain.abs().mean()
+    fewer = gradient(by_length[:-1] + by_length[:1], 4)
+    assert (plain - fewer).abs().mean() > 5 * difference.mean()
