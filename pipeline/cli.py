@@ -11,7 +11,19 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from pipeline.commands import DEFAULT_TARGET, Command, data, demo, doctor, export, generate, serve, train, verify
+from pipeline.commands import (
+    DEFAULT_TARGET,
+    Command,
+    data,
+    demo,
+    doctor,
+    export,
+    generate,
+    plan,
+    serve,
+    train,
+    verify,
+)
 from pipeline.config import GOLDEN_ENVIRONMENT, PROJECT_ENVIRONMENT
 from pipeline.errors import PipelineError
 
@@ -19,6 +31,7 @@ __all__ = ["COMMANDS", "DEFAULT_TARGET", "apply_environment", "build_parser", "m
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
+        "plan": plan.COMMAND,
         "train": train.COMMAND,
         "data": data.COMMAND,
         "generate": generate.COMMAND,

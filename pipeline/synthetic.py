@@ -1,7 +1,8 @@
-"""Random weights of an exact Mistral shape, written shard by shard so that memory stays bounded."""
+"""The shape of a Mistral or Llama model, and random weights of it, written shard by shard to bound memory."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import GenerationConfig, MistralConfig
 
+from pipeline.errors import PipelineError
 from pipeline.files import write_json
 
 INITIALIZER_STD = 0.02
@@ -27,6 +29,36 @@ class MistralShape:
     attention_heads: int
     key_value_heads: int
     vocabulary_size: int = 32768
+    tied_head: bool = False
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> MistralShape:
+        """The shape that a model folder's ``config.json`` describes; its weights are not read.
+
+        Raises:
+            PipelineError: There is no readable ``config.json``, or it is not of a Mistral or a Llama model.
+        """
+        file = folder / "config.json"
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            if config["model_type"] not in ("mistral", "llama"):
+                raise PipelineError(f"{file}: model_type {config['model_type']!r}; only mistral and llama are known.")
+            shape = cls(
+                config["hidden_size"],
+                config["intermediate_size"],
+                config["num_hidden_layers"],
+                config["num_attention_heads"],
+                config["num_key_value_heads"],
+                config["vocab_size"],
+                config.get("tie_word_embeddings", False),
+            )
+        except (OSError, ValueError) as error:
+            raise PipelineError(f"{file}: cannot be read ({error}); name a model's folder.") from error
+        except KeyError as error:
+            raise PipelineError(f"{file}: lacks {error}; restore the model's own config.json.") from None
+        if config.get("head_dim", shape.head_size) != shape.head_size:
+            raise PipelineError(f"{file}: head_dim is not hidden_size / num_attention_heads; such heads are not known.")
+        return shape
 
     @property
     def head_size(self) -> int:
@@ -35,7 +67,7 @@ class MistralShape:
 
     @property
     def parameter_count(self) -> int:
-        """All parameters, embeddings and the untied head included."""
+        """All parameters, embeddings and an untied head included."""
         return sum(rows * max(columns, 1) for shard in self.shards() for rows, columns in shard.values())
 
     def shards(self) -> Iterator[dict[str, tuple[int, int]]]:
@@ -54,9 +86,10 @@ class MistralShape:
                 f"{prefix}input_layernorm.weight": (hidden, 0),
                 f"{prefix}post_attention_layernorm.weight": (hidden, 0),
             }
+        head = {} if self.tied_head else {"lm_head.weight": (self.vocabulary_size, hidden)}
         yield {
             "model.embed_tokens.weight": (self.vocabulary_size, hidden),
-            "lm_head.weight": (self.vocabulary_size, hidden),
+            **head,
             "model.norm.weight": (hidden, 0),
         }
 
@@ -76,15 +109,18 @@ class MistralShape:
             rms_norm_eps=1e-5,
             bos_token_id=1,
             eos_token_id=2,
-            tie_word_embeddings=False,
+            tie_word_embeddings=self.tied_head,
             architectures=["MistralForCausalLM"],
         )
 
 
+MISTRAL_7B = MistralShape(4096, 14336, 32, 32, 8)
 SHAPES = {
-    "mistral-7b-v0.3-synthetic": MistralShape(4096, 14336, 32, 32, 8),
+    "mistral-7b-v0.3": MISTRAL_7B,
+    "mistral-7b-v0.3-synthetic": MISTRAL_7B,
     "tiny-mistral": MistralShape(64, 128, 2, 4, 2),
 }
+"""By target; the first one's weights are real and only planned with the shape."""
 
 
 def write_random_mistral(folder: Path, shape: MistralShape, seed: int = 0) -> None:

@@ -10,6 +10,9 @@ import importlib.metadata
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -43,6 +46,33 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
                 builder(target, temporary)
                 write_json(temporary / "prepared.json", {"target": target.name, "layout_version": LAYOUT_VERSION})
     return folder
+
+
+@contextmanager
+def planning_folder(target: Target, base_model: str | None = None) -> Iterator[Path]:
+    """A folder with a target's ``config.json`` and tokenizer, for planning: never writes or needs Mistral's weights.
+
+    Where the weights of Mistral's real model are not there and nobody named a folder, its exact shape and tokenizer
+    stand in, in a temporary one.
+
+    Args:
+        target: The target.
+        base_model: As for ``base_model_folder``.
+    """
+    named = base_model or os.environ.get("VERBOSITY_BASE_MODEL")
+    default = Path(named or DEFAULT_BASE_MODEL)
+    if target.weights == "gguf":
+        yield base_model_folder(target)
+    elif target.weights == "local" and (named or (default / "config.json").is_file()):
+        yield default
+    else:
+        from pipeline.synthetic import SHAPES
+
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            write_mistral_tokenizer(folder, chat_template(target))
+            SHAPES[target.name].config().save_pretrained(folder)
+            yield folder
 
 
 def _local_folder(target: Target, base_model: str | None) -> Path:

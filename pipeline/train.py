@@ -30,6 +30,7 @@ from pipeline.model import (
     load_tokenizer,
     save_adapter,
 )
+from pipeline.plan import warn_of_memory
 from pipeline.processes import accumulation_per_process, is_first_process, process_count
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, checkpoint_step, package_versions
@@ -87,6 +88,7 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         earlier = run.open(job.identity)
         if earlier is not None and earlier["status"] == "completed":
             return earlier
+        warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
         run.update(**job.identity, status="running", versions=package_versions(), seed=training.seed)
         try:
             run.update(**_train(job), status="completed", reason=None)
@@ -130,7 +132,7 @@ def _prepare(request: TrainingRequest) -> _Job:
     preset = hardware_preset(request.preset, request.device)
     base_folder = base_model_folder(request.target, request.base_model)
     tokenizer = load_tokenizer(base_folder, request.target)
-    data, data_identity = _tokenised(request.data, tokenizer, base_folder, preset.training)
+    data, data_identity = tokenised(request.data, tokenizer, base_folder, preset.training)
     identity = {
         "target": request.target.name,
         "device": request.device,
@@ -181,10 +183,14 @@ def _remedy(error: BaseException) -> str | None:
     return None
 
 
-def _tokenised(
+def tokenised(
     path: Path, tokenizer: Any, base_folder: Path, training: TrainingConfig
 ) -> tuple[Any, dict[str, str | int]]:
-    """The encoded examples, and what names them in the run's record."""
+    """The encoded examples, and what names them in the run's record.
+
+    Raises:
+        PipelineError: Bad data, named by file, line and field.
+    """
     sources = find_sources(path)
     for source in sources:
         print(f"data: {source.path.name} ({source.format.name})", flush=True)

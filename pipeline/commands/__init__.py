@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config import PRESETS, TARGETS
+from pipeline.files import TRAINING_DATA
+
 DEFAULT_TARGET = "smollm2-135m"
 
 
@@ -23,6 +26,27 @@ def base_arguments(parser: argparse.ArgumentParser) -> None:
     """Add where the model runs and where its weights are."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
     parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+
+
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is trained, how, and on which data."""
+    parser.add_argument(
+        "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="lean",
+        help="golden: the documented configuration to the letter; lean: smaller and faster (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=TRAINING_DATA,
+        metavar="PATH",
+        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
+    )
+    parser.add_argument("--max-examples", type=int, metavar="N", help="train on the first N examples")
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,33 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.commands import DEFAULT_TARGET, Command, base_arguments
-from pipeline.config import PRESETS, TARGETS, get_target, resolve_preset
-from pipeline.files import TRAINING_DATA
+from pipeline.commands import Command, base_arguments, recipe_arguments
+from pipeline.config import get_target, resolve_preset
 from pipeline.runs import RunFolder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--preset",
-        choices=tuple(PRESETS),
-        default="lean",
-        help="golden: the documented configuration to the letter; lean: smaller and faster (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=TRAINING_DATA,
-        metavar="PATH",
-        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
-    )
+    recipe_arguments(parser)
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="run folder; an unfinished run in it goes on"
     )
-    parser.add_argument("--max-examples", type=int, metavar="N", help="train on the first N examples")
     parser.add_argument(
         "--learning-rate", type=float, metavar="RATE", help="peak learning rate (default: the preset's)"
     )

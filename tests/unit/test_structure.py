@@ -13,13 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"errors", "__init__", "data.__init__"},
     {"config"},
+    {"gpus"},
     {"files", "figures", "data.style", "data.source"},
     {"data.formats"},
     {"data.encoding", "data.similarity"},
     {"data.store", "data.check"},
     {"data.report"},
     {"compat", "processes", "runs", "synthetic", "targets", "training_report"},
-    {"inference", "quantization"},
+    {"inference", "quantization", "footprint"},
+    {"plan"},
     {"model"},
     {"trainer", "generate", "identity"},
     {"train"},
@@ -27,7 +29,10 @@ LAYERS = (
     {"serve", "export"},
     {"demo", "doctor"},
     {"commands.__init__"},
-    {f"commands.{name}" for name in ("train", "data", "generate", "serve", "export", "verify", "demo", "doctor")},
+    {
+        f"commands.{name}"
+        for name in ("plan", "train", "data", "generate", "serve", "export", "verify", "demo", "doctor")
+    },
     {"cli"},
 )
 """Modules of the pipeline from the ground up; each imports only from its own layer or lower ones."""

@@ -1,0 +1,47 @@
+"""``verbosity plan``."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.commands import Command, base_arguments, recipe_arguments
+from pipeline.config import get_target, resolve_preset
+from pipeline.errors import PipelineError
+from pipeline.gpus import GPUS, named_gpu, this_device
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    recipe_arguments(parser)
+    parser.add_argument(
+        "--gpu", choices=tuple(GPUS), help="plan for this GPU, which need not be here (default: the device here)"
+    )
+    base_arguments(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.gpu and arguments.device == "cpu":
+        raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
+    # What training imports is imported here too, so that this process holds what that one will before it loads.
+    from pipeline.model import hardware_preset, load_tokenizer
+    from pipeline.plan import make_plan, remedy, with_vocabulary
+    from pipeline.synthetic import MistralShape
+    from pipeline.targets import planning_folder
+    from pipeline.train import tokenised
+
+    target = get_target(arguments.target)
+    device = named_gpu(arguments.gpu) if arguments.gpu else this_device(arguments.device or target.device)
+    preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
+    if device.kind == "cpu":
+        preset = hardware_preset(preset, "cpu")
+    with planning_folder(target, arguments.base_model) as folder:
+        tokenizer = load_tokenizer(folder, target)
+        shape = with_vocabulary(MistralShape.of_folder(folder), len(tokenizer))
+        data, _ = tokenised(arguments.data, tokenizer, folder, preset.training)
+    plan = make_plan(preset, shape, data, device)
+    print(f"plan: {target.name}, {plan.describe_run()}\n\n{plan.table()}\n")
+    print(plan.describe_fit() + ("" if plan.fits else f"; {remedy(plan, target, data)}"))
+    print(plan.describe_time())
+    return 0 if plan.fits else 1
+
+
+COMMAND = Command("predict a run's memory and time before it starts", _configure, _run)
