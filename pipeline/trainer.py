@@ -62,6 +62,10 @@ class StepRecordingTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         save_adapter(self.model, Path(output_dir or self.args.output_dir))
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        wait_for_processes()  # until the first one has put the checkpoint's folder in its place
+        super()._save_rng_state(output_dir)
+
 
 class StepMetrics(TrainerCallback):
     """Writes each step's figures, draws the progress bar, marks whole checkpoints and stops a diverged run."""

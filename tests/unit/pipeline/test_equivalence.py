@@ -18,7 +18,7 @@ from pipeline.runs import RunFolder
 from pipeline.train import _tensors, train
 from tests.support import tiny_request
 
-STEPS = {"max_examples": 32}
+STEPS: dict[str, Any] = {"max_examples": 32}
 
 
 def trajectory(run: RunFolder) -> list[float]:
