@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from jinja2 import Environment, StrictUndefined
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.compat import dtype_argument
 from pipeline.config import GenerationConfig, Style
@@ -21,6 +21,7 @@ from pipeline.inference import unpack
 from pipeline.model import LoadedModel, TrainedModel, load_trained, load_untrained
 from pipeline.runs import RunFolder
 from pipeline.scoring import token_nll
+from pipeline.targets import base_model_folder
 from pipeline.verdicts import check_verdict, read_verdict
 
 ExportDtype = Literal["float32", "bfloat16"]
@@ -100,7 +101,7 @@ def export(
     answers = _answers(trained)
     expected = _log_probabilities(trained.model, trained.tokenizer, answers)
     with building_folder(output) as folder:
-        _write_merged(trained, folder, getattr(torch, dtype))
+        _write_merged(trained, base_model_folder(trained.target, base_model), folder, getattr(torch, dtype))
         trained.tokenizer.save_pretrained(folder)
         del trained
         _write_adapter(run, folder)
@@ -152,15 +153,15 @@ def _prove(
     )
 
 
-def _write_merged(trained: TrainedModel, folder: Path, dtype: torch.dtype) -> None:
+def _write_merged(trained: TrainedModel, base_folder: Path, folder: Path, dtype: torch.dtype) -> None:
     model = unpack(trained.model, dtype)
     if isinstance(head := model.get_output_embeddings(), torch.nn.Linear):
         # Tied to the base's rows it would take the trained rows, too, which are merged into those in place.
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     merged = model.merge_and_unload()
-    config = merged.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False, local_files_only=True)
+    config.vocab_size = merged.get_input_embeddings().weight.shape[0]
+    config.tie_word_embeddings = False
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(config, **dtype_argument(dtype))
     state = {name: tensor.to("cpu", dtype) for name, tensor in merged.state_dict().items()}

@@ -21,7 +21,7 @@ from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
 from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Part of every cache folder's name; raise it when the prepared files change."""
 
 
@@ -155,7 +155,9 @@ def write_mistral_tokenizer(folder: Path, template: str) -> None:
             "unk_token": "<unk>",
             "add_bos_token": True,
             "add_eos_token": False,
-            "legacy": True,
+            # Else transformers 4.54 puts a space of its own behind [INST].
+            "legacy": False,
+            "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
             "model_max_length": 32768,
             "chat_template": template,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ from transformers.integrations import TensorBoardCallback
 
 from pipeline.config import GIB
 from pipeline.errors import PipelineError
+from pipeline.gpus import peak_resident_bytes
 from pipeline.model import save_adapter
 from pipeline.processes import is_first_process, mean_over_processes, sum_over_processes, wait_for_processes
 from pipeline.runs import RunFolder
@@ -32,7 +32,7 @@ class TrainingDivergedError(PipelineError):
 
 def peak_memory(device: str) -> dict[str, float]:
     """Peak memory in GiB: resident set on the CPU; allocated, reserved and the driver's figure on CUDA."""
-    figures = {"rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
+    figures = {"rss_gib": peak_resident_bytes() / GIB}
     if device == "cuda":
         free_bytes, total_bytes = torch.cuda.mem_get_info()
         figures["cuda_allocated_gib"] = torch.cuda.max_memory_allocated() / GIB

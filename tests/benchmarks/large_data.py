@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from harness.provenance import collect
 from pipeline.cli import DEFAULT_TARGET, apply_environment
 from pipeline.config import get_target
 from pipeline.files import cache_folder
+from pipeline.gpus import peak_resident_bytes
 
 apply_environment()  # before torch is imported
 
@@ -52,7 +52,7 @@ def read_once(path: Path) -> dict[str, Any]:
 
     target = get_target(DEFAULT_TARGET)
     tokenizer = load_tokenizer(base_model_folder(target), target)
-    before_mib = _peak_rss_mib()
+    before_mib = peak_resident_bytes() / MIB
     request = EncodingRequest(find_sources(path), tokenizer, "benchmark", 2048, None)
     started = time.perf_counter()
     dataset = encoded_dataset(request)
@@ -66,12 +66,8 @@ def read_once(path: Path) -> dict[str, Any]:
         "examples_per_s": len(dataset) / reading_s,
         "from_cache_s": time.perf_counter() - started,
         "peak_rss_mib_before": before_mib,
-        "peak_rss_mib": _peak_rss_mib(),
+        "peak_rss_mib": peak_resident_bytes() / MIB,
     }
-
-
-def _peak_rss_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
 
 def main() -> None:

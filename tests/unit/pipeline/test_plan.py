@@ -264,3 +264,11 @@ def test_a_shape_that_is_not_known_is_refused(change: dict[str, Any], message: s
     (tmp_path / "config.json").write_text(json.dumps(changed))
     with pytest.raises(PipelineError, match=re.escape(message)):
         MistralShape.of_folder(tmp_path)
+
+
+def test_peak_memory_is_of_this_program_and_not_of_the_one_that_started_it() -> None:
+    ballast = bytearray(512 * 1024**2)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    code = "from pipeline.gpus import peak_resident_bytes; print(peak_resident_bytes())"
+    own = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert int(own) < 200 * 1024**2 < len(ballast)
