@@ -86,8 +86,10 @@ def _answer_text(tokenizer: Any, example: Example, head: str) -> str:
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
     """Matches the special tokens that a text must not spell, since the tokenizer would obey them."""
-    own = {style.token for style in Style}
-    return re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens if token not in own))
+    # transformers 4.54 leaves most of Mistral's out of all_special_tokens, and obeys them all the same.
+    marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    control = sorted({*tokenizer.all_special_tokens, *marked} - {style.token for style in Style})
+    return re.compile("|".join(map(re.escape, control)))
 
 
 def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example], problems: Problems) -> list[int]:
