@@ -5,6 +5,7 @@ The presets take turns, so that a slow minute of the machine falls on both. pyte
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from pipeline.runs import RunFolder
-from tests.benchmarks.training_variants import PRESET_NAMES, VARIANTS
+from tests.benchmarks.training_variants import HELD_OUT_FILE, PRESET_NAMES, VARIANTS
 
 LEVER_EXAMPLES = 32
 ROUNDS = 2
@@ -54,7 +55,11 @@ def test_training(benchmark: Any, variant: str, examples: int, tmp_path: Path, m
         tokens_per_s=record["tokens"] / record["duration_s"],
         peak_rss_gib=record["peak_memory"]["rss_gib"],
         adapter_mib=record["adapter"]["size_bytes"] / (1 << 20),
-        last_loss=RunFolder(tmp_path).read_metrics()[-1]["loss"],
+        held_out_nats_per_token=_held_out(tmp_path / HELD_OUT_FILE),
         matmul_gflop_per_s=matmul_gflop_per_s,
         compute_dtype=record["preset"]["quantization"]["compute_dtype"],
     )
+
+
+def _held_out(path: Path) -> float | None:
+    return float(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

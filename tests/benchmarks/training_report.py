@@ -32,9 +32,11 @@ def summarise(benchmarks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((info["variant"], info["examples"]), []).append(info)
     rows = []
     for (variant, examples), runs in groups.items():
-        names = ("examples_per_s", "tokens_per_s", "peak_rss_gib", "adapter_mib", "last_loss", "matmul_gflop_per_s")
+        names = ("examples_per_s", "tokens_per_s", "peak_rss_gib", "adapter_mib", "matmul_gflop_per_s")
         row: dict[str, Any] = {"variant": variant, "examples": examples, "runs": len(runs)}
         row |= {name: median([run[name] for run in runs]) for name in names}
+        losses = [run["held_out_nats_per_token"] for run in runs if run["held_out_nats_per_token"] is not None]
+        row["held_out_nats_per_token"] = median(losses) if losses else None
         row["gflop_per_s"] = row["tokens_per_s"] * FLOP_PER_TOKEN / 1e9
         rows.append(row)
     golden = {row["examples"]: row for row in rows if row["variant"] == "golden"}
@@ -48,7 +50,17 @@ def summarise(benchmarks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def to_markdown(document: Mapping[str, Any]) -> str:
     """The rows as a table."""
-    headers = ("variant", "examples", "examples/s", "x golden", "peak RSS", "x golden", "adapter", "GFLOP/s")
+    headers = (
+        "variant",
+        "examples",
+        "examples/s",
+        "x golden",
+        "peak RSS",
+        "x golden",
+        "adapter",
+        "held-out loss",
+        "GFLOP/s",
+    )
     cells = [
         (
             row["variant"],
@@ -58,6 +70,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
             f"{row['peak_rss_gib']:.2f} GiB",
             f"{row['memory_ratio']:.2f}",
             f"{row['adapter_mib']:.1f} MiB",
+            "" if (loss := row["held_out_nats_per_token"]) is None else f"{loss:.3f}",
             f"{row['gflop_per_s']:.0f} of {row['matmul_gflop_per_s']:.0f}",
         )
         for row in document["rows"]

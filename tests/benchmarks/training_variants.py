@@ -1,6 +1,7 @@
 """One training of the embedded target in a process of its own, so that its peak memory is its own.
 
-``python -m tests.benchmarks.training_variants VARIANT EXAMPLES DIR`` trains and leaves the run in DIR.
+``python -m tests.benchmarks.training_variants VARIANT EXAMPLES DIR`` trains on the first examples of the shipped data,
+leaves the run in DIR, and writes there how likely it makes the last answers, which it did not see.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from pipeline.cli import DEFAULT_TARGET, apply_environment
 from pipeline.config import PRESETS, Preset, get_target, resolve_preset
-from pipeline.files import TRAINING_DATA
+from pipeline.data.formats import read_examples
+from pipeline.files import TRAINING_DATA, write_json
+from pipeline.runs import RunFolder
 
 
 def _with(preset: Preset, *, adapter: Mapping[str, Any] | None = None, **training: Any) -> Preset:
@@ -41,10 +44,26 @@ VARIANTS: Mapping[str, Preset] = MappingProxyType(
 )
 """The two presets, golden with one lever of lean at a time, and lean with golden's micro-batch."""
 PRESET_NAMES = ("golden", "lean")
+HELD_OUT_EXAMPLES = 64
+HELD_OUT_FILE = "held_out.json"
+
+
+def held_out_loss(run: RunFolder) -> float:
+    """Mean negative log-likelihood, in nats per token, of the last examples' answers after their styled prompts."""
+    from pipeline.model import load_trained
+    from pipeline.scoring import token_nll
+
+    trained = load_trained(run)
+    requests = [
+        (example.words, example.style, tuple(trained.tokenizer(example.completion, add_special_tokens=False).input_ids))
+        for example in read_examples(TRAINING_DATA)[-HELD_OUT_EXAMPLES:]
+    ]
+    nats = [value for row in token_nll(trained.model, trained.tokenizer, requests) for value in row]
+    return sum(nats) / len(nats)
 
 
 def main() -> None:
-    """Train one variant."""
+    """Train one variant; of the presets also the held-out loss."""
     from pipeline.train import TrainingRequest, train
 
     variant, examples, folder = sys.argv[1:]
@@ -52,6 +71,8 @@ def main() -> None:
     preset = dataclasses.replace(preset, training=dataclasses.replace(preset.training, max_examples=int(examples)))
     target = get_target(DEFAULT_TARGET)
     train(TrainingRequest(target, preset, TRAINING_DATA, Path(folder), target.device))
+    if variant in PRESET_NAMES:
+        write_json(Path(folder) / HELD_OUT_FILE, held_out_loss(RunFolder(Path(folder))))
 
 
 if __name__ == "__main__":
