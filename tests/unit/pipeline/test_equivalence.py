@@ -1,4 +1,4 @@
-"""Ways of training that must give the same run: the same losses and gradient norms at every step, up to rounding."""
+"""What must come out the same: runs trained in other batches, up to rounding, and answers by either way."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import PRESETS
-from pipeline.data.encoding import training_order
+from pipeline.config import PRESETS, Style
+from pipeline.data.encoding import prompt_ids, training_order
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
+from pipeline.engines import SerialEngine
 from pipeline.files import TRAINING_DATA
-from pipeline.model import add_style_rows, attach_adapter, hardware_preset, load_base
+from pipeline.generate import Generation, generate_with_style
+from pipeline.model import TrainedModel, add_style_rows, attach_adapter, hardware_preset, load_base
 from pipeline.runs import RunFolder
+from pipeline.serve import ServiceInfo, create_app
 from pipeline.train import _tensors, train
 from tests.support import tiny_request
 
@@ -85,3 +88,25 @@ def test_batches_by_length_give_the_gradient_of_plain_accumulation(tiny_folder: 
     assert difference.mean() <= 0.02 * plain.abs().mean()
     fewer = gradient(by_length[:-1] + by_length[:1], 4)
     assert (plain - fewer).abs().mean() > 5 * difference.mean()
+
+
+@pytest.mark.parametrize("style", Style)
+def test_an_answer_over_http_is_the_answer_in_process(tiny_trained: TrainedModel, style: Style) -> None:
+    model, tokenizer = tiny_trained.model, tiny_trained.tokenizer
+
+    def generate(prompt: str, style: Style, max_time_s: float) -> Generation:
+        return generate_with_style(model, tokenizer, prompt, style)
+
+    def seeded(seed: int) -> Generation:
+        torch.manual_seed(seed)
+        return generate_with_style(model, tokenizer, "What is rate limiting?", style)
+
+    engine = SerialEngine(generate)
+    info = ServiceInfo("tiny", "abc", lambda: 0.0, lambda prompt: len(prompt_ids(tokenizer, prompt)), 1024)
+    expected = seeded(3)
+    torch.manual_seed(3)
+    body = {"prompt": "What is rate limiting?", "style": style}
+    answer = create_app(engine, info).test_client().post("/generate", json=body).get_json()
+    engine.close()
+    assert (answer["response"], answer["tokens"]) == (expected.text, expected.token_count)
+    assert seeded(4).text != expected.text
