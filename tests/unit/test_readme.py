@@ -10,6 +10,7 @@ from harness.report.table import table_markdown
 from pipeline.config import TARGETS
 from pipeline.data.formats import FORMATS, find_sources, read_examples
 from pipeline.files import TRAINING_DATA, sha256_of
+from tests.benchmarks import training_report
 from tests.benchmarks.data_curve import EXAMPLE_COUNTS, choose, draw, summarise, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,17 @@ def test_the_curve_is_the_committed_one_and_the_demo_follows_it() -> None:
     assert {point["data_sha256"] for point in document["points"][1:]} == {sha256_of(TRAINING_DATA)}
     assert document["chosen_examples"] == choose(document["points"])
     assert TARGETS["smollm2-135m"].lean["max_examples"] == document["chosen_examples"]
+
+
+def test_the_training_benchmark_is_the_committed_one() -> None:
+    folder = ROOT / "golden" / "smollm2-135m" / "bench"
+    document = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    table = (folder / "bench.md").read_text(encoding="utf-8")
+    assert table == training_report.to_markdown(document)
+    assert table in README
+    assert (folder / "bench.svg").read_text(encoding="utf-8") == training_report.draw(document)
+    assert document["rows"] == training_report.summarise([{"extra_info": run} for run in document["runs"]])
+    assert document["provenance"]["git_dirty"] is False
 
 
 def test_the_shown_formats_are_the_ones_that_are_read(tmp_path: Path) -> None:
