@@ -115,6 +115,16 @@ class AcceptanceSession:
             except ValueError as error:
                 self._fail_all(name, str(error))
 
+    def _ordered_goldens(self) -> list[dict[str, object]]:
+        """By subject and test, since workers report in the order in which they happen to end."""
+        subjects = [subject.name for subject in self._subjects()]
+
+        def place(golden: Mapping[str, object]) -> tuple[int, str]:
+            subject = golden["subject"]
+            return subjects.index(str(subject)) if subject in subjects else len(subjects), str(golden["nodeid"])
+
+        return sorted(self.goldens, key=place)
+
     def _fail_all(self, subject: str, reason: str) -> None:
         for trial in self.trials:
             if trial.subject.name == subject:
@@ -147,7 +157,7 @@ class AcceptanceSession:
             if subject.name in names
         ]
         unselected = sorted({subject.name for subject in self._subjects()} - names)
-        self.document = document.build(judged, unselected, self.goldens, provenance, arguments)
+        self.document = document.build(judged, unselected, self._ordered_goldens(), provenance, arguments)
         decision = Decision(self.document["decision"])
         replaced = status in _REPLACED_STATUSES
         if decision is Decision.ACCEPTED and status == _TESTS_FAILED:

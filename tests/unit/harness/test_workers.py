@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.documented import DOCUMENTED
+from harness.session import AcceptanceSession
+from harness.verdict import Subject
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -19,6 +22,22 @@ CHANGES_BETWEEN_RUNS = ("provenance", "pytest_arguments")
 def comparable(project: Project) -> dict[str, Any]:
     """The document without time and command line."""
     return {name: value for name, value in project.document().items() if name not in CHANGES_BETWEEN_RUNS}
+
+
+def test_goldens_stand_in_one_order_whichever_worker_ends_first(tmp_path: Path) -> None:
+    def documented_order(workers: list[str]) -> list[object]:
+        session = AcceptanceSession(tmp_path)
+        for name in ("small", "random"):
+            session.add(f"test_speed[{name}]", DOCUMENTED[SPEED], Subject(name, learned=True)).selected = True
+        for name in workers:
+            worker = AcceptanceSession(tmp_path)
+            worker.goldens = [{"nodeid": f"test_answers[{name}]", "subject": name, "state": "MATCH", "detail": ""}]
+            session.merge(worker.export())
+        session.conclude(1, {}, [])
+        assert session.document is not None
+        return [golden["subject"] for golden in session.document["goldens"]]
+
+    assert documented_order(["small", "random"]) == documented_order(["random", "small"]) == ["small", "random"]
 
 
 def test_workers_change_nothing(project: Project) -> None:
