@@ -30,7 +30,7 @@ data-check: $(READY)
 curve: $(READY)
 	$(BIN)/python -m tests.benchmarks.data_curve --work curve-runs --output golden/smollm2-135m/curve
 
-# Half an hour or more on two cores: how fast and in how much memory golden and lean train, and each lever alone.
+# A quarter of an hour on two cores: how fast and in how much memory golden and lean train, and each lever alone.
 BENCH_EXAMPLES ?= 64
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
