@@ -31,7 +31,7 @@ from pipeline.model import (
     save_adapter,
 )
 from pipeline.plan import warn_of_memory
-from pipeline.processes import accumulation_per_process, is_first_process, process_count
+from pipeline.processes import accumulation_per_process, is_first_process, process_count, sum_over_processes
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, checkpoint_step, package_versions
 from pipeline.targets import base_model_folder
@@ -223,7 +223,7 @@ def _optimize(model: Any, data: Any, job: _Job) -> dict[str, Any]:
     with termination_asked() as asked:
         trainer.add_callback(StopWhenAsked(asked))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step < trainer.state.max_steps:
+    if sum_over_processes(float(asked.is_set())) and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingStoppedError(f"{run.path}: stopped as asked; run the command again: {run.progress()}")
     duration_s = earlier_s + time.perf_counter() - started
     return {

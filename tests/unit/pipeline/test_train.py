@@ -252,3 +252,15 @@ def test_a_missing_tensorboard_is_told_before_anything_is_loaded(
     with pytest.raises(PipelineError, match=r"pip install 'verbosity\[tensorboard\]'"):
         train(request)
     assert not request.output.exists()
+
+
+def test_a_run_that_ends_early_unasked_says_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = StepMetrics.on_step_end
+
+    def on_step_end(self: StepMetrics, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        original(self, args, state, control, **kwargs)
+        control.should_training_stop = state.global_step == 2
+
+    monkeypatch.setattr(StepMetrics, "on_step_end", on_step_end)
+    record = train(tiny_request(tmp_path / "run", accumulation_steps=1))
+    assert (record["status"], record["completed_steps"], record["planned_steps"]) == ("completed", 2, 4)
