@@ -173,7 +173,8 @@ def _write_merged(trained: TrainedModel, base_folder: Path, folder: Path, dtype:
 
 
 def _write_adapter(run: RunFolder, folder: Path) -> None:
-    shutil.copytree(run.adapter, folder / "adapter")
+    # PEFT's own card is a form to fill in, and names a folder of this machine.
+    shutil.copytree(run.adapter, folder / "adapter", ignore=shutil.ignore_patterns("README.md"))
     for path in [*folder.glob("tokenizer*"), *folder.glob("*.jinja"), *folder.glob("special_tokens_map.json")]:
         shutil.copyfile(path, folder / "adapter" / path.name)
 
@@ -182,14 +183,21 @@ def _card(run: RunFolder, folder: Path, dtype: ExportDtype, proof: Proof, verdic
     losses = [row["loss"] for row in run.read_metrics()]
     fifth = max(1, len(losses) // 5)
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters["figure"] = _figure
     template = environment.from_string((ASSETS / "model_card.md.jinja").read_text(encoding="utf-8"))
     return template.render(
         record=run.read_record(),
         verdict=read_verdict(verdict) if verdict else None,
         dtype=dtype,
         proof=proof,
-        styles=list(Style),
         sha256=weights_digest(folder),
         first_loss=sum(losses[:fifth]) / fifth,
         last_loss=sum(losses[-fifth:]) / fifth,
     )
+
+
+def _figure(value: Any) -> str:
+    """A measurement for the reader: shares as counts, other numbers to four digits."""
+    if isinstance(value, dict) and {"successes", "trials"} <= value.keys():
+        return f"{value['successes']} of {value['trials']}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

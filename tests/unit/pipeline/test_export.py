@@ -119,11 +119,36 @@ def test_the_card_says_what_was_trained_on_what(taught: RunFolder, exported: Pat
     assert json.loads((exported / "export.json").read_text(encoding="utf-8"))["proof"]["answer_count"] == 12
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"share": 0.98, "successes": 118, "trials": 120}, "| style.some | PASS | share 118 of 120 |"),
+        (4.1269712094907405, "| style.some | PASS | share 4.127 |"),
+        (True, "| style.some | PASS | share True |"),
+    ],
+)
+def test_the_card_shows_the_verdicts_figures(
+    value: Any, shown: str, taught: RunFolder, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {
+        "id": "style.some",
+        "outcome": "PASS",
+        "bounds": [{"measure": "share"}],
+        "measurements": {"share": value},
+    }
+    verdict = {"decision": "ACCEPTED", "criteria_version": "1", "criteria": [entry]}
+    monkeypatch.setattr(export_module, "read_verdict", lambda path: verdict)
+    card = export_module._card(taught, exported, "float32", PROOF, tmp_path / "verdict.json")
+    assert "**ACCEPTED**" in card
+    assert shown in card
+
+
 def test_no_4bit_settings_and_no_adapter_names_are_left(exported: Path) -> None:
     assert "quantization_config" not in json.loads((exported / "config.json").read_text(encoding="utf-8"))
     tensors = load_file(exported / "model.safetensors")
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"torch.float32"}
     assert not [name for name in tensors if "lora" in name or "base_layer" in name]
+    assert not (exported / "adapter" / "README.md").exists()
 
 
 def test_a_golden_adapter_is_merged_with_its_whole_embeddings(tmp_path: Path) -> None:
