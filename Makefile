@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GOLDEN_VENV := .venv-golden
 
-.PHONY: demo test test-golden lint sabotage data-check curve bench large-data clean
+.PHONY: demo test test-golden lint sabotage data-check curve bench large-data gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -41,6 +41,14 @@ bench: $(READY)
 large-data: $(READY)
 	$(BIN)/python -m tests.benchmarks.large_data --output golden/data
 
+# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on a CPU:
+# make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 16'
+TARGET ?= mistral-7b-v0.3-synthetic
+DEVICE ?= cuda
+OPTIONS ?=
+gpu-acceptance: $(READY)
+	$(BIN)/python -m tests.gpu.steps --target $(TARGET) --device $(DEVICE) $(OPTIONS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +69,4 @@ $(GOLDEN_VENV)/.ready: pyproject.toml constraints/golden.txt
 	$(install)
 
 clean:
-	rm -rf $(VENV) $(GOLDEN_VENV) demo-results acceptance-results curve-runs sabotage-runs bench-results.json
+	rm -rf $(VENV) $(GOLDEN_VENV) demo-results acceptance-results gpu-results curve-runs sabotage-runs bench-results.json

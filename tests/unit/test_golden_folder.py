@@ -13,7 +13,19 @@ from harness.golden.extension import KEYS, path_part
 from pipeline.config import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ("README.md", "data/*", "sabotage/*", "*/acceptance/*", "*/acceptance/figures/*", "*/bench/*", "*/curve/*")
+RESULTS = (
+    "README.md",
+    "data/*",
+    "sabotage/*",
+    "*/acceptance/*",
+    "*/acceptance/figures/*",
+    "*/bench/*",
+    "*/curve/*",
+    "*/gpu/*",
+    "*/gpu/*/*",
+    "*/gpu/*/figures/*",
+    "*/held-out/*",
+)
 """What no test recorded: results that the README shows and `test_readme.py` compares it with."""
 
 
