@@ -122,8 +122,10 @@ def _component(block: Mapping[str, Any], persistent: Mapping[int, tuple[str, int
         return known[0]
     if (recognised := shapes.component(size_bytes)) is not None:
         return recognised
-    in_loss = any(frame["name"] in LOSS_FUNCTIONS for frame in block.get("frames", ()))
-    return LOGITS if in_loss else ACTIVATIONS
+    frames = block.get("frames", ())
+    if any(frame["name"] in LOSS_FUNCTIONS for frame in frames):
+        return LOGITS
+    return "optimizer" if any("optim" in PurePath(frame["filename"]).parts for frame in frames) else ACTIVATIONS
 
 
 def place(frames: Sequence[Mapping[str, Any]]) -> str:

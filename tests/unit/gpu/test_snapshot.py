@@ -68,6 +68,11 @@ def test_an_address_used_again_for_another_size_is_not_the_gradient_that_came_la
     assert gib(peak) == {"activations": 4096}
 
 
+def test_what_the_optimizer_makes_while_it_steps_is_its_own() -> None:
+    frames = [{"filename": "/x/torch/optim/adam.py", "line": 1, "name": "_multi_tensor_adam"}]
+    assert gib(peak_of([alloc(1, 512, frames)], {}, 0, SHAPES)) == {"optimizer": 512}
+
+
 def test_a_head_that_is_not_trained_has_no_gradient_to_recognise() -> None:
     shapes = Shapes(logit_rows=10, vocabulary_size=1000, hidden_size=64, trains_head=False)
     assert gib(peak_of([alloc(1, HEAD_BYTES)], {}, 0, shapes)) == {"activations": -(-HEAD_BYTES // 512) * 512}
