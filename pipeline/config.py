@@ -94,7 +94,7 @@ class AdapterConfig:
 class TrainingConfig:
     """How it is trained."""
 
-    micro_batch_size: int = setting(1, unit="examples", source="golden")
+    micro_batch_size: int = setting(1, unit="examples; with stratify_windows their mean", source="golden")
     accumulation_steps: int = setting(16, unit="micro-batches", source="golden")
     learning_rate: float = setting(2e-4, unit="1/step", source="golden")
     lr_scheduler: str = setting("cosine", unit="name", source="golden")
@@ -111,9 +111,8 @@ class TrainingConfig:
     loader_workers: int = setting(2, unit="processes", source="golden")
     pin_memory: bool = setting(False, unit="flag", source="golden")
     upcast_embeddings: bool = setting(True, unit="flag", source="what golden's k-bit preparation does")
-    stratify_windows: bool = setting(
-        False, unit="flag", source="project; both styles in every step, sorted by length for less padding"
-    )
+    stratify_windows: bool = setting(False, unit="flag", source="project; both styles in every step, sorted by length")
+    pad_to_multiple: int = setting(1, unit="tokens", source="project; of few lengths, few kernels are made and kept")
     max_sequence_tokens: int = setting(2048, unit="tokens", source="project; longer examples are refused")
     max_examples: int | None = setting(None, unit="examples", source="project; None trains on the whole file")
     seed: int = setting(42, unit="seed", source="project")
@@ -185,6 +184,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 loader_workers=0,
                 upcast_embeddings=False,
                 stratify_windows=True,
+                pad_to_multiple=8,
             ),
         ),
     }
@@ -197,12 +197,12 @@ class Target:
 
     Attributes:
         name: Its name on the command line.
-        device: Where it runs unless the user says otherwise.
+        device: Where it runs unless told otherwise.
         weights: ``local`` (a folder of the user's), ``gguf`` (the embedded model) or ``random``.
         template: Chat template in ``assets/templates``, set where the tokenizer has none.
         learned: Whether the weights are real, so that style and quality can be judged.
-        peak_memory_limit_gib: Bound of the memory criterion in GiB; documented 12 for the GPU, the project's own for
-            the CPU (an 8 GB laptop that keeps 2 GiB for itself).
+        peak_memory_limit_gib: Bound of the memory criterion; documented 12 for the GPU, the project's own for the CPU
+            (an 8 GB laptop that keeps 2 GiB for itself).
         training_limit_s: Bound of the duration criterion in seconds for 1600 examples; documented 45 minutes for the
             GPU, the project's own for the CPU (half more than the first two-core machine without bfloat16 needed).
         lean: What the lean preset changes in training for this target.

@@ -28,9 +28,11 @@ ALLOCATOR_SLACK = 0.058
 """What torch's CUDA allocator reserves beyond what is allocated, as a share of it: fitted to the 10.79 and 10.20 GiB of
 one golden run of Mistral's shape on an H200."""
 SHAPE_CACHE_BYTES, SHAPE_CACHE_LIMIT_BYTES = 15 * 1024**2, 940 * 1024**2
-"""What oneDNN's cache of compiled bfloat16 products takes for each length of a micro-batch, and at most (it keeps 1024
+"""What oneDNN's cache of compiled bfloat16 products takes for each shape of a micro-batch, and at most (it keeps 1024
 of them): fitted to tiny-mistral, which grew by 15 MiB for each of its first 50 lengths under both presets, stopped at
 0.92 GiB, grew half as much without the cache, and not at all in float32."""
+LOSS_ROWS_AT_ONCE = 128
+"""Positions whose logits exist at the same time where the head is not trained."""
 HEAP_FRAGMENTATION = 1.1
 """Heap that a CPU process cannot use again, as a share of the activations, blocks of ever other sizes: fitted to the
 recorded embedded run (2.90 GiB after 320 steps, 1.53 after the first)."""
@@ -154,7 +156,8 @@ class Needs:
         shape, autocast, dropout = self.shape, self.autocast, self.preset.adapter.dropout > 0
         hidden, inner = shape.hidden_size, shape.intermediate_size
         # A cast or a dropout makes each projection a copy of its own; else three share a norm's output, and two do.
-        projected = (6 if autocast or dropout else 3) * hidden + inner
+        copied = dropout or (autocast and self.preset.training.upcast_embeddings)
+        projected = (6 if copied else 3) * hidden + inner
         drawn = (6 * hidden + inner) * (FLOAT32_BYTES if self.kind == "cpu" else 1) * dropout
         per_token = (
             (projected + 7 * self.preset.adapter.rank) * self.compute_bytes
@@ -185,7 +188,13 @@ class Needs:
         return kept + final_norm, kept + again + flowing + unpacked
 
     def logits_bytes(self, batch: MicroBatch) -> int:
-        """Three float32 tensors at a time: log-probabilities and the gradients before and after the softmax."""
+        """Float32 tensors as wide as the vocabulary that exist at a time.
+
+        Of all rows three, the log-probabilities and the gradients before and after the softmax; for a frozen head
+        (lean) two, scores and their exponentials, of the rows that its loss takes at once.
+        """
+        if self.preset.adapter.trains_style_rows_only:
+            return 2 * FLOAT32_BYTES * min(batch.logit_rows, LOSS_ROWS_AT_ONCE) * self.shape.vocabulary_size
         return 3 * FLOAT32_BYTES * batch.logit_rows * self.shape.vocabulary_size
 
     @property
@@ -227,8 +236,8 @@ class Needs:
             # What was reserved for the largest phase stays reserved in the others.
             slack = int(ALLOCATOR_SLACK * max(sums))
             return {**parts, "allocator": (slack,) * 3, "CUDA context": (CUDA_CONTEXT_BYTES,) * 3}
-        lengths = len({batch.longest_tokens for batch in batches})
-        cached = min(SHAPE_CACHE_BYTES * lengths, SHAPE_CACHE_LIMIT_BYTES) if self.autocast else 0
+        shapes = len({(batch.examples, batch.longest_tokens) for batch in batches})
+        cached = min(SHAPE_CACHE_BYTES * shapes, SHAPE_CACHE_LIMIT_BYTES) if self.autocast else 0
         heap = int(HEAP_FRAGMENTATION * max(at_loss, at_backward))
         return {
             **parts,

@@ -30,6 +30,7 @@ from pipeline.inference import for_inference
 from pipeline.processes import local_gpu
 from pipeline.quantization import QuantizationCensus, quantization_census
 from pipeline.runs import RunFolder
+from pipeline.style_rows import add_style_rows, replace_rows_after_lookup, style_token_ids
 from pipeline.targets import base_model_folder, chat_template
 
 logger = logging.getLogger(__name__)
@@ -115,30 +116,6 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
     return model
 
 
-def add_style_rows(model: Any, tokenizer: Any) -> None:
-    """Grow the embeddings by the style tokens, each row starting from the mean of words that describe it.
-
-    transformers starts new rows almost identical to each other, which made the styles hard to tell apart.
-    """
-    if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    # A tied head stays tied to the base's rows but not to the trained ones: style tokens stand only in prompts, which
-    # carry no loss, and a trained head would cost a gradient as large as the vocabulary in every micro-batch.
-    model.config.tie_word_embeddings = False
-    matrices = {id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}
-    with torch.no_grad():
-        for style in Style:
-            row = tokenizer.convert_tokens_to_ids(style.token)
-            words = tokenizer(style.description, add_special_tokens=False)["input_ids"]
-            for weight in matrices.values():
-                weight[row] = weight[words].float().mean(dim=0).to(weight.dtype)
-
-
-def style_token_ids(tokenizer: Any) -> list[int]:
-    """Ids of the two style tokens, in the order of ``Style``."""
-    return [tokenizer.convert_tokens_to_ids(style.token) for style in Style]
-
-
 def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
     """Wrap a base model, its style rows added, with a fresh trainable adapter."""
     adapter, training = preset.adapter, preset.training
@@ -148,7 +125,9 @@ def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
     else:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-    return get_peft_model(model, lora_config(adapter, style_token_ids(tokenizer)))
+    adapted = get_peft_model(model, lora_config(adapter, style_token_ids(tokenizer)))
+    replace_rows_after_lookup(adapted)
+    return adapted
 
 
 def lora_config(adapter: AdapterConfig, style_ids: list[int]) -> LoraConfig:
@@ -267,6 +246,8 @@ def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path) -> PeftModel:
         with warnings.catch_warnings():
             # PEFT only warns of a tensor that the file lacks, and answers without it.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
+            adapted = PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
     except Exception as error:  # safetensors and PEFT raise many kinds; each means the same to the user
         raise PipelineError(f"{adapter_folder}: the adapter cannot be loaded ({error}); train it again.") from error
+    replace_rows_after_lookup(adapted)
+    return adapted

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import GIB, Preset, Target, TrainingConfig, resolve_preset, with_compute_dtype
-from pipeline.data.encoding import training_order
+from pipeline.data.batches import padded_length, training_batches
 from pipeline.errors import PipelineError
 from pipeline.footprint import PHASES, MicroBatch, Needs
 from pipeline.gpus import GPUS, Device, resident_bytes, this_device
@@ -144,12 +144,9 @@ def micro_batches(data: Any, training: TrainingConfig) -> list[MicroBatch]:
     lengths, prompts = list(data["length"]), list(data["prompt_length"])
     if not lengths:
         raise PipelineError("the data holds no example; name other data with --data.")
-    window = training.window_examples if training.stratify_windows else None
-    order = training_order(list(data["style"]), lengths, seed=training.seed, window=window, epochs=training.epochs)
     batches = []
-    for start in range(0, len(order), training.micro_batch_size):
-        members = order[start : start + training.micro_batch_size]
-        longest = max(lengths[index] for index in members)
+    for members in training_batches(list(data["style"]), lengths, training):
+        longest = padded_length(max(lengths[index] for index in members), training.pad_to_multiple)
         # The position before the first answer token predicts it.
         batches.append(MicroBatch(len(members), longest, longest - min(prompts[index] for index in members) + 1))
     return batches

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pipeline.config import GenerationConfig, Style
-from pipeline.data.encoding import IGNORED_LABEL, EncodedExample, collate
+from pipeline.data.batches import IGNORED_LABEL, collate
+from pipeline.data.encoding import EncodedExample
 from pipeline.errors import PipelineError
 from pipeline.generate import Generation, decoding, finished, styled_prompt_ids
-from pipeline.model import style_token_ids
+from pipeline.style_rows import style_token_ids
 
 TOP_TOKENS = 5
 """Alternatives kept for each generated token."""

@@ -17,13 +17,13 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from pipeline.compat import checkpointing_arguments, warmup_arguments
 from pipeline.config import Preset, Target, TrainingConfig
-from pipeline.data.encoding import IGNORED_LABEL, collate, training_order
+from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, weights_digest, write_text
+from pipeline.lean import share_inputs, use_answer_loss
 from pipeline.model import (
-    add_style_rows,
     attach_adapter,
     hardware_preset,
     load_base,
@@ -34,6 +34,7 @@ from pipeline.plan import warn_of_memory
 from pipeline.processes import accumulation_per_process, is_first_process, process_count, sum_over_processes
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, checkpoint_step, package_versions
+from pipeline.style_rows import add_style_rows
 from pipeline.targets import base_model_folder
 from pipeline.trainer import (
     StepMetrics,
@@ -160,14 +161,12 @@ def _train(job: _Job) -> dict[str, Any]:
     add_style_rows(model, job.tokenizer)
     torch.manual_seed(training.seed)
     adapted = attach_adapter(model, job.tokenizer, job.preset)
-    order = training_order(
-        list(data["style"]),
-        list(data["length"]),
-        seed=training.seed,
-        window=training.window_examples if training.stratify_windows else None,
-        epochs=training.epochs,
-    )
-    figures = _optimize(adapted, data.select(order), job)
+    if job.preset.adapter.trains_style_rows_only:
+        use_answer_loss(adapted)
+    if not training.upcast_embeddings:
+        share_inputs(adapted)
+    batches = training_batches(list(data["style"]), list(data["length"]), training)
+    figures = _optimize(adapted, batches, job)
     save_adapter(adapted, run.adapter)
     write_text(run.training_figure, draw_training(run.read_metrics()))
     size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
@@ -200,14 +199,16 @@ def tokenised(
     return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
 
 
-def _optimize(model: Any, data: Any, job: _Job) -> dict[str, Any]:
-    """Run the trainer over the examples in their order and return the run's figures."""
-    run, device = job.run, job.request.device
+def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, Any]:
+    """Run the trainer over the micro-batches in their order and return the run's figures."""
+    run, device, training = job.run, job.request.device, job.preset.training
+    order, lengths = [index for batch in batches for index in batch], list(job.data["length"])
     trainer = StepRecordingTrainer(
+        batches,
         model=model,
-        args=_trainer_arguments(job, len(data)),
-        train_dataset=data,
-        data_collator=partial(_tensors, pad_id=job.tokenizer.pad_token_id),
+        args=_trainer_arguments(job, len(order)),
+        train_dataset=job.data,
+        data_collator=partial(_tensors, pad_id=job.tokenizer.pad_token_id, multiple=training.pad_to_multiple),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -231,8 +232,8 @@ def _optimize(model: Any, data: Any, job: _Job) -> dict[str, Any]:
         "completed_steps": trainer.state.global_step,
         "resumed_from": checkpoint.name if checkpoint else None,
         "duration_s": duration_s,
-        "examples_per_s": len(data) / duration_s,
-        "tokens": sum(data["length"]),
+        "examples_per_s": len(order) / duration_s,
+        "tokens": sum(lengths[index] for index in order),
         "peak_memory": peak_memory(device),
     }
 
@@ -242,6 +243,7 @@ def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
     together: dict[str, Any] = {}
     if process_count() > 1:
         together = {"average_tokens_across_devices": True, "ddp_find_unused_parameters": False}
+        together["accelerator_config"] = {"even_batches": False}  # the processes' micro-batches differ in size
         together["ddp_backend"] = "gloo" if device == "cpu" else "nccl"
     return TrainingArguments(
         output_dir=str(job.checkpoints.checkpoints),
@@ -270,8 +272,8 @@ def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
     )
 
 
-def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Any]:
-    tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id).items()}
+def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) -> dict[str, Any]:
+    tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id, multiple).items()}
     # A prompt's logits carry no loss and are as wide as the vocabulary; the last of them predicts the answer's start.
     before = int((tensors["labels"] != IGNORED_LABEL).any(dim=0).nonzero()[0]) - 1
     labels = tensors["labels"][:, before:]

@@ -7,13 +7,13 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
@@ -42,15 +42,24 @@ def peak_memory(device: str) -> dict[str, float]:
 
 
 class StepRecordingTrainer(Trainer):
-    """The stock trainer, in the order it is given, keeping every step's exact loss and saving small adapters."""
+    """The stock trainer, in the batches it is given, keeping every step's exact loss and saving small adapters."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        """See ``Trainer``."""
+    def __init__(self, batches: Sequence[list[int]], **kwargs: Any) -> None:
+        """See ``Trainer``; ``batches`` holds the indices of each micro-batch's examples."""
         super().__init__(**kwargs)
+        self._batches = batches
         self.step_loss, self.step_tokens = 0.0, 0
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int]:
-        return SequentialSampler(self.train_dataset)
+    def get_train_dataloader(self) -> Any:
+        """The micro-batches in their order; each process takes its share of them in turn."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; its loss is already divided by the whole window's labelled tokens."""

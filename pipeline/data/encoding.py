@@ -1,19 +1,15 @@
-"""From examples to token ids with completion-only labels, in the order and the batches that training takes them."""
+"""From examples to token ids: prompt, answer and EOS, each as the chat template has them."""
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from pipeline.config import Style
 from pipeline.data.formats import Example
 from pipeline.data.source import Problems
 from pipeline.errors import PipelineError
-
-IGNORED_LABEL = -100
-"""The label that cross entropy leaves out (PyTorch's ``ignore_index``)."""
 
 
 class EncodedExample(TypedDict):
@@ -96,54 +92,3 @@ def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example],
     """Tokens of each answer as it stands in training, its EOS left out; see ``encode`` for what is refused."""
     encoded = encode(tokenizer, examples, max_tokens, problems)
     return [len(row["input_ids"]) - row["prompt_length"] - 1 for row in encoded]
-
-
-def training_order(
-    styles: Sequence[str], lengths: Sequence[int], *, seed: int, window: int | None, epochs: int = 1
-) -> list[int]:
-    """A shuffled order of example indices, shuffled anew for each pass over the data.
-
-    With a ``window``, each run of that many examples, the ones behind one optimizer step, holds both styles in the
-    file's proportion and is sorted by length. So no step sees one style alone, and examples of like length share a
-    micro-batch, which then needs little padding; what a step sums over does not depend on the order inside it.
-
-    Args:
-        styles: The style of each example.
-        lengths: Its token count.
-        seed: Seed of the shuffle.
-        window: Examples of one optimizer step; None for a plain shuffle.
-        epochs: Passes over the data; the first does not depend on how many follow.
-    """
-    generator, order, passes = random.Random(seed), list(range(len(styles))), []
-    for _ in range(epochs):
-        generator.shuffle(order)
-        passes += _windows(order, styles, lengths, window) if window else order
-    return passes
-
-
-def _windows(order: Sequence[int], styles: Sequence[str], lengths: Sequence[int], window: int) -> list[int]:
-    strata = [[index for index in order if styles[index] == style] for style in Style]
-    even = sorted((rank / len(stratum), index) for stratum in strata for rank, index in enumerate(stratum))
-    spread = [index for _, index in even]
-    return [
-        index
-        for start in range(0, len(spread), window)
-        for index in sorted(spread[start : start + window], key=lambda i: lengths[i])
-    ]
-
-
-def collate(batch: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, list[list[int]]]:
-    """Pad encoded examples on the right; masks and labels go by position, because the pad token may be EOS.
-
-    Returns:
-        ``input_ids``, ``attention_mask`` and ``labels``, each of shape (batch, longest).
-    """
-    longest = max(len(example["input_ids"]) for example in batch)
-    columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-    for example in batch:
-        ids, prompt_length = list(example["input_ids"]), example["prompt_length"]
-        padding = longest - len(ids)
-        columns["input_ids"].append(ids + [pad_id] * padding)
-        columns["attention_mask"].append([1] * len(ids) + [0] * padding)
-        columns["labels"].append([IGNORED_LABEL] * prompt_length + ids[prompt_length:] + [IGNORED_LABEL] * padding)
-    return columns

@@ -122,7 +122,8 @@ def _point(work: Path, count: int) -> dict[str, Any]:
 def _without_adapter() -> tuple[Any, Any]:
     """The 4-bit base with the style tokens' starting rows and a fresh adapter, which changes nothing (its B is 0)."""
     from pipeline.inference import for_inference
-    from pipeline.model import add_style_rows, attach_adapter, hardware_preset, load_base, load_tokenizer
+    from pipeline.model import attach_adapter, hardware_preset, load_base, load_tokenizer
+    from pipeline.style_rows import add_style_rows
     from pipeline.targets import base_model_folder
 
     target = get_target(DEFAULT_TARGET)

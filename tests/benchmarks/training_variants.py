@@ -39,6 +39,7 @@ VARIANTS: Mapping[str, Preset] = MappingProxyType(
         "golden, no checkpointing": _with(_GOLDEN, gradient_checkpointing=False),
         "golden, no dropout": _with(_GOLDEN, adapter={"dropout": 0.0}),
         "golden, sorted fours": _with(_GOLDEN, micro_batch_size=4, accumulation_steps=4, stratify_windows=True),
+        "golden, padded to eights": _with(_GOLDEN, pad_to_multiple=8),
         "lean, ones": _with(_LEAN, micro_batch_size=1, accumulation_steps=4),
     }
 )

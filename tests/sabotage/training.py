@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.config import TARGETS
-from pipeline.data.encoding import IGNORED_LABEL
-from pipeline.model import style_token_ids
+from pipeline.data.batches import IGNORED_LABEL
+from pipeline.style_rows import style_token_ids
 from tests.sabotage.replacing import replace
 
 FEW_EXAMPLES = 160
@@ -129,8 +129,8 @@ def _with_labels(change: Callable[[list[int]], list[int]]) -> None:
     """Change the labels of each example; `change` sees those that carry loss, EOS last."""
 
     def broken(collate: Any) -> Any:
-        def collate_changed(batch: Any, pad_id: int) -> Any:
-            columns = collate(batch, pad_id)
+        def collate_changed(batch: Any, *padding: int) -> Any:
+            columns = collate(batch, *padding)
             for labels in columns["labels"]:
                 places = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
                 for place, label in zip(places, change([labels[place] for place in places]), strict=True):
@@ -163,7 +163,7 @@ def drop_style_tokens() -> None:
         return attach_noting
 
     def collating(collate: Any) -> Any:
-        return lambda batch, pad_id: collate([_without(example, dropped) for example in batch], pad_id)
+        return lambda batch, *padding: collate([_without(example, dropped) for example in batch], *padding)
 
     _train_with()
     # Not in the encoding: encoded data is cached, and a cache must not learn of this.

@@ -9,15 +9,18 @@ import pytest
 import torch
 
 from pipeline.config import PRESETS, Style
-from pipeline.data.encoding import prompt_ids, training_order
+from pipeline.data.batches import training_batches
+from pipeline.data.encoding import prompt_ids
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.engines import SerialEngine
 from pipeline.files import TRAINING_DATA
 from pipeline.generate import Generation, generate_with_style
-from pipeline.model import TrainedModel, add_style_rows, attach_adapter, hardware_preset, load_base
+from pipeline.lean import use_answer_loss
+from pipeline.model import TrainedModel, attach_adapter, hardware_preset, load_base
 from pipeline.runs import RunFolder
 from pipeline.serve import ServiceInfo, create_app
+from pipeline.style_rows import add_style_rows
 from pipeline.train import _tensors, train
 from tests.support import tiny_request
 
@@ -41,9 +44,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     [
         {"micro_batch_size": 16, "accumulation_steps": 1},
         {"micro_batch_size": 1, "accumulation_steps": 16},
+        {"micro_batch_size": 8, "accumulation_steps": 2},
+        {"pad_to_multiple": 1},
         {"gradient_checkpointing": True},
     ],
-    ids=["16 at once", "one at a time", "checkpointing"],
+    ids=["16 at once", "one at a time", "eight at a time", "unpadded", "checkpointing"],
 )
 def test_the_same_window_gives_the_same_steps(straight: RunFolder, tmp_path: Path, changed: dict[str, Any]) -> None:
     train(tiny_request(tmp_path, **STEPS, **changed))
@@ -58,7 +63,7 @@ def test_another_window_gives_other_steps(straight: RunFolder, tmp_path: Path) -
     assert trajectory(RunFolder(tmp_path)) != pytest.approx(trajectory(straight), rel=5e-3)
 
 
-def test_batches_by_length_give_the_gradient_of_plain_accumulation(tiny_folder: Path, tiny_tokenizer: Any) -> None:
+def test_lean_batches_and_loss_give_the_gradient_of_plain_accumulation(tiny_folder: Path, tiny_tokenizer: Any) -> None:
     preset = hardware_preset(PRESETS["lean"], "cpu")
     request = EncodingRequest(find_sources(TRAINING_DATA), tiny_tokenizer, "equivalence", 2048, 16)
     data = encoded_dataset(request)
@@ -69,24 +74,27 @@ def test_batches_by_length_give_the_gradient_of_plain_accumulation(tiny_folder: 
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    by_length = training_order(list(data["style"]), list(data["length"]), seed=0, window=16)
+    by_tokens = training_batches(list(data["style"]), list(data["length"]), preset.training)
+    assert len({len(batch) for batch in by_tokens}) > 1
 
-    def gradient(order: list[int], at_once: int) -> torch.Tensor:
+    def gradient(batches: list[list[int]], multiple: int) -> torch.Tensor:
         adapted.zero_grad()
-        batches = [[data[index] for index in order[start : start + at_once]] for start in range(0, 16, at_once)]
-        inputs = [_tensors(batch, tiny_tokenizer.pad_token_id) for batch in batches]
+        rows = [[data[index] for index in batch] for batch in batches]
+        inputs = [_tensors(batch, tiny_tokenizer.pad_token_id, multiple) for batch in rows]
         labelled = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in inputs)
         for batch in inputs:
             adapted(**batch, num_items_in_batch=labelled).loss.backward()
         parts = [p.grad.flatten().float() for p in adapted.parameters() if p.requires_grad and p.grad is not None]
         return torch.cat(parts)
 
-    plain, batched = gradient(list(range(16)), 1), gradient(by_length, 4)
+    plain = gradient([[index] for index in range(16)], 1)
+    use_answer_loss(adapted)
+    batched = gradient(by_tokens, preset.training.pad_to_multiple)
     difference = (plain - batched).abs()
     assert plain.abs().max() > 0
     assert difference.max() <= 0.02 * plain.abs().max()
     assert difference.mean() <= 0.02 * plain.abs().mean()
-    fewer = gradient(by_length[:-1] + by_length[:1], 4)
+    fewer = gradient([*by_tokens[:-1], by_tokens[0]], preset.training.pad_to_multiple)
     assert (plain - fewer).abs().mean() > 5 * difference.mean()
 
 

@@ -13,7 +13,6 @@ from pipeline.config import GIB, PRESETS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
 from pipeline.inference import for_inference
 from pipeline.model import (
-    add_style_rows,
     attach_adapter,
     hardware_preset,
     load_base,
@@ -23,6 +22,7 @@ from pipeline.model import (
 )
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder
+from pipeline.style_rows import add_style_rows
 from pipeline.synthetic import SHAPES
 from pipeline.targets import base_model_folder
 from tests.sabotage.damage import lose_tensor

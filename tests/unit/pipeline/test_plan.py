@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from pipeline.cli import main
 from pipeline.config import GIB, TARGETS, Preset, resolve_preset, with_compute_dtype
 from pipeline.errors import PipelineError
-from pipeline.footprint import FLOAT32_BYTES, MicroBatch, Needs
+from pipeline.footprint import FLOAT32_BYTES, LOSS_ROWS_AT_ONCE, MicroBatch, Needs
 from pipeline.gpus import GPUS, Device, find_gpu, named_gpu
-from pipeline.model import add_style_rows, attach_adapter, hardware_preset, load_base, save_adapter
+from pipeline.lean import share_inputs, use_answer_loss
+from pipeline.model import attach_adapter, hardware_preset, load_base, save_adapter
 from pipeline.plan import make_plan, remedy, with_vocabulary
 from pipeline.runs import RunFolder
+from pipeline.style_rows import add_style_rows
 from pipeline.synthetic import SHAPES, MistralShape
 from pipeline.train import train
 from tests.support import TINY, tiny_request
@@ -103,7 +105,13 @@ def saved_bytes(model: Any, batch: MicroBatch, *, autocast: bool) -> tuple[int, 
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast),
     ):
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, -rows:], logits_to_keep=rows)
+        model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            labels=ids[:, -rows:],
+            logits_to_keep=rows,
+            num_items_in_batch=1,
+        )
     wide = [t for t in saved.values() if model.config.vocab_size in t.shape]
     sizes = [sum(t.untyped_storage().nbytes() for t in group) for group in (saved.values(), wide)]
     return sizes[0] - sizes[1], sum(t.untyped_storage().nbytes() for t in wide if batch.logit_rows in t.shape)
@@ -117,9 +125,16 @@ def test_the_formula_of_activations_is_what_autograd_keeps(
     preset = with_compute_dtype(resolve_preset(name, TINY, gradient_checkpointing=False), dtype)
     needs, batch = tiny_needs(tiny_folder, tiny_tokenizer, preset), MicroBatch(3, 90, 70)
     model = adapted(tiny_folder, tiny_tokenizer, preset).train()
+    if preset.adapter.trains_style_rows_only:
+        use_answer_loss(model)
+        share_inputs(model)
     activations, log_probabilities = saved_bytes(model, batch, autocast=needs.autocast)
     assert needs.activation_bytes(batch)[0] == pytest.approx(activations, rel=0.03)
-    assert needs.logits_bytes(batch) == 3 * log_probabilities
+    if preset.adapter.trains_style_rows_only:
+        assert log_probabilities == 0
+        assert needs.logits_bytes(batch) == 2 * FLOAT32_BYTES * LOSS_ROWS_AT_ONCE * needs.shape.vocabulary_size
+    else:
+        assert needs.logits_bytes(batch) == 3 * log_probabilities
 
 
 def test_checkpointing_keeps_one_hidden_state_per_layer() -> None:

@@ -15,7 +15,6 @@ from pipeline.generate import generate_batch, styled_prompt_ids
 from pipeline.model import (
     LoadedModel,
     TrainedModel,
-    add_style_rows,
     attach_adapter,
     hardware_preset,
     load_base,
@@ -25,6 +24,7 @@ from pipeline.model import (
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder
 from pipeline.scoring import answer_nll, greedy_with_log_probabilities, swap_style_rows
+from pipeline.style_rows import add_style_rows
 
 REQUESTS = [
     ("Why?", (12986, 28699)),

@@ -1,0 +1,107 @@
+"""The micro-batches of training: which examples are taken together, in which order, and how they are padded."""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config import Style, TrainingConfig
+
+IGNORED_LABEL = -100
+"""The label that cross entropy leaves out (PyTorch's ``ignore_index``)."""
+
+
+def training_batches(styles: Sequence[str], lengths: Sequence[int], training: TrainingConfig) -> list[list[int]]:
+    """Indices of the examples of each micro-batch, ``accumulation_steps`` of them behind every optimizer step.
+
+    The examples are shuffled, anew for each pass over them. With ``stratify_windows`` each window, the examples behind
+    one optimizer step, holds both styles in the file's proportion and is sorted by length. So no step sees one style
+    alone, and examples of like length share a micro-batch. Its cuts lie where the largest micro-batch has the fewest
+    tokens, padding included; what a step sums over does not depend on them. The last window may be smaller.
+
+    Args:
+        styles: The style of each example.
+        lengths: Its token count.
+        training: Sizes, passes and seed. The first pass does not depend on how many follow.
+    """
+    generator, indices, order = random.Random(training.seed), list(range(len(styles))), []
+    for _ in range(training.epochs):
+        generator.shuffle(indices)
+        order += _windows(indices, styles, lengths, training.window_examples) if training.stratify_windows else indices
+    batches = []
+    for start in range(0, len(order), training.window_examples):
+        window, size = order[start : start + training.window_examples], training.micro_batch_size
+        if training.stratify_windows:
+            padded = [padded_length(lengths[index], training.pad_to_multiple) for index in window]
+            batches += _cut_evenly(window, padded, math.ceil(len(window) / size))
+        else:
+            batches += [window[first : first + size] for first in range(0, len(window), size)]
+    return batches
+
+
+def _windows(order: Sequence[int], styles: Sequence[str], lengths: Sequence[int], window: int) -> list[int]:
+    strata = [[index for index in order if styles[index] == style] for style in Style]
+    even = sorted((rank / len(stratum), index) for stratum in strata for rank, index in enumerate(stratum))
+    spread = [index for _, index in even]
+    return [
+        index
+        for start in range(0, len(spread), window)
+        for index in sorted(spread[start : start + window], key=lambda i: lengths[i])
+    ]
+
+
+def _cut_evenly(window: list[int], lengths: list[int], count: int) -> list[list[int]]:
+    """Cut a window into ``count`` micro-batches by the smallest budget of padded tokens that allows so few."""
+    sizes = range(1, len(window) + 1)
+    budgets = sorted({size * longest for size in sizes for longest in lengths})
+    budget = budgets[bisect_left(budgets, True, key=lambda tokens: _cut(window, lengths, count, tokens) is not None)]
+    batches = _cut(window, lengths, count, budget)
+    assert batches is not None
+    return batches
+
+
+def _cut(window: list[int], lengths: list[int], count: int, budget_tokens: int) -> list[list[int]] | None:
+    """``count`` micro-batches, each as large as the budget and the number still to come allow; None if that fails."""
+    batches, start = [], 0
+    for following in range(count - 1, -1, -1):
+        end, longest = start, 0
+        while end < len(window) - following:
+            longest = max(longest, lengths[end])
+            if (end + 1 - start) * longest > budget_tokens:
+                break
+            end += 1
+        if end == start:
+            return None
+        batches.append(window[start:end])
+        start = end
+    return batches if start == len(window) else None
+
+
+def padded_length(tokens: int, multiple: int) -> int:
+    """``tokens`` rounded up to the next multiple."""
+    return math.ceil(tokens / multiple) * multiple
+
+
+def collate(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) -> dict[str, list[list[int]]]:
+    """Pad encoded examples on the right; masks and labels go by position, because the pad token may be EOS.
+
+    Args:
+        batch: Encoded examples.
+        pad_id: Stands where there is nothing.
+        multiple: What the padded length is a multiple of, in tokens.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``labels``, each of shape (batch, padded length).
+    """
+    width = padded_length(max(len(example["input_ids"]) for example in batch), multiple)
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for example in batch:
+        ids, prompt_length = list(example["input_ids"]), example["prompt_length"]
+        padding = width - len(ids)
+        columns["input_ids"].append(ids + [pad_id] * padding)
+        columns["attention_mask"].append([1] * len(ids) + [0] * padding)
+        columns["labels"].append([IGNORED_LABEL] * prompt_length + ids[prompt_length:] + [IGNORED_LABEL] * padding)
+    return columns
