@@ -45,7 +45,7 @@ class Case:
 
 def make_case(name: str, preset_name: str, target: Target, base_folder: Path) -> Case:
     """The largest micro-batch of the preset's own run, or one example of ``LONG_TOKENS``."""
-    from pipeline.data.encoding import training_order
+    from pipeline.data.batches import training_batches
     from pipeline.model import load_tokenizer
     from pipeline.train import tokenised
 
@@ -53,15 +53,12 @@ def make_case(name: str, preset_name: str, target: Target, base_folder: Path) ->
     training = preset.training
     tokenizer = load_tokenizer(base_folder, target)
     data, _ = tokenised(TRAINING_DATA, tokenizer, base_folder, training)
-    window = training.window_examples if training.stratify_windows else None
     lengths, prompts = list(data["length"]), list(data["prompt_length"])
-    order = training_order(list(data["style"]), lengths, seed=training.seed, window=window, epochs=training.epochs)
     if name == "data":
-        size = training.micro_batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        batches = training_batches(list(data["style"]), lengths, training)
         rows = [data[index] for index in largest(batches, lengths, prompts)]
         return Case(name, resolve_preset(preset_name, target, accumulation_steps=2), rows)
-    example = data[max(order, key=lambda index: lengths[index])]
+    example = data[lengths.index(max(lengths))]
     rows = [lengthened(example["input_ids"], example["prompt_length"], LONG_TOKENS)]
     return Case(name, resolve_preset(preset_name, target, micro_batch_size=1, accumulation_steps=2), rows)
 
@@ -89,7 +86,7 @@ def measure(case: Case, target: Target, device: str, base_model: str | None, wor
     import pipeline.train
     from tests.gpu.recording import Recording, recording_trainer
 
-    recording = Recording([*case.rows] * 4, history_events=HISTORY_EVENTS if device == "cuda" else 0)
+    recording = Recording(case.rows, history_events=HISTORY_EVENTS if device == "cuda" else 0)
     request = pipeline.train.TrainingRequest(target, case.preset, TRAINING_DATA, work, device, base_model)
     with patch.object(pipeline.train, "StepRecordingTrainer", recording_trainer(recording)):
         record = pipeline.train.train(request)
@@ -97,13 +94,8 @@ def measure(case: Case, target: Target, device: str, base_model: str | None, wor
         return {"peak_memory": record["peak_memory"]}
     from tests.gpu.snapshot import Shapes, peak_of
 
-    batch = _micro_batch(case.rows)
-    shapes = Shapes(
-        batch.logit_rows,
-        recording.vocabulary_size,
-        recording.hidden_size,
-        not case.preset.adapter.trains_style_rows_only,
-    )
+    trains_head = not case.preset.adapter.trains_style_rows_only
+    shapes = Shapes(recording.vocabulary_size, recording.hidden_size, trains_head)
     peak = peak_of(recording.trace, recording.persistent, recording.before_bytes, shapes)
     figures = record["peak_memory"]
     peak["components_gib"]["allocator"] = figures["cuda_reserved_gib"] - figures["cuda_allocated_gib"]
@@ -121,7 +113,7 @@ def planned(case: Case, target: Target, device: str, base_folder: Path) -> dict[
 
     shape = with_vocabulary(MistralShape.of_folder(base_folder), len(load_tokenizer(base_folder, target)))
     needs = Needs(shape, hardware_preset(case.preset, device), device)
-    components = needs.components([_micro_batch(case.rows)], resident_bytes())
+    components = needs.components([_micro_batch(case)], resident_bytes())
     phases = [sum(column) for column in zip(*components.values(), strict=True)]
     fullest = phases.index(max(phases))
     return {
@@ -131,11 +123,13 @@ def planned(case: Case, target: Target, device: str, base_folder: Path) -> dict[
     }
 
 
-def _micro_batch(rows: Sequence[Mapping[str, Any]]) -> Any:
+def _micro_batch(case: Case) -> Any:
+    from pipeline.data.batches import padded_length
     from pipeline.footprint import MicroBatch
 
-    longest = max(len(row["input_ids"]) for row in rows)
-    return MicroBatch(len(rows), longest, longest - min(row["prompt_length"] for row in rows) + 1)
+    longest = max(len(row["input_ids"]) for row in case.rows)
+    longest = padded_length(longest, case.preset.training.pad_to_multiple)
+    return MicroBatch(len(case.rows), longest, longest - min(row["prompt_length"] for row in case.rows) + 1)
 
 
 def main() -> int:
@@ -156,7 +150,7 @@ def main() -> int:
     case = make_case(options.case, options.preset, target, folder)
     with tempfile.TemporaryDirectory() as work:
         measured = measure(case, target, options.device, options.base_model, Path(work) / "run")
-    batch = _micro_batch(case.rows)
+    batch = _micro_batch(case)
     document = {
         **origin(),
         "target": target.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,16 @@ from datasets import Dataset
 
 from pipeline.trainer import StepRecordingTrainer
 
+MICRO_BATCHES = 4
+"""Of two each behind two optimizer steps: in the second, moments and then gradients are there."""
+
 
 @dataclass
 class Recording:
     """What is trained on, and what was seen.
 
     Attributes:
-        rows: Encoded examples, in training's order; a step takes half of them.
+        rows: Encoded examples of one micro-batch.
         history_events: Most events that are kept; 0 records nothing.
         before_bytes: What was allocated when the recording began.
         persistent: Component and bytes of each long-lived tensor, by address.
@@ -39,10 +43,9 @@ def recording_trainer(recording: Recording) -> type[StepRecordingTrainer]:
     """The trainer's class with the recording built in."""
 
     class RecordingTrainer(StepRecordingTrainer):
-        def __init__(self, **kwargs: Any) -> None:
+        def __init__(self, batches: Sequence[list[int]], **kwargs: Any) -> None:
             kwargs["train_dataset"] = Dataset.from_list([dict(row) for row in recording.rows])
-            super().__init__(**kwargs)
-            self._seen = 0
+            super().__init__([list(range(len(recording.rows)))] * MICRO_BATCHES, **kwargs)
 
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
             second = self.state.global_step == 1
@@ -93,6 +96,10 @@ def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield "other base weights", parameter
     for buffer in model.buffers():
         yield "other base weights", buffer
+    held = {id(parameter) for parameter in model.parameters()}
+    for found in gc.get_objects():  # a frozen head that the loss alone holds
+        if isinstance(found, torch.nn.Parameter) and id(found) not in held:
+            yield "other base weights", found
 
 
 def _addresses(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[int, tuple[str, int]]:

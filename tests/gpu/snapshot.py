@@ -20,6 +20,7 @@ CHANGES = {"alloc": 1, "free_completed": -1}
 NAMED_STACKS = 12
 """Places in the code that a summary names, those that held most first."""
 LOSS_FUNCTIONS = frozenset({"ForCausalLMLoss", "fixed_cross_entropy", "cross_entropy"})
+LOSS_MODULE = "lean.py"
 
 LONG_LIVED = ("4-bit weights", "other base weights", "adapter", "gradients", "optimizer")
 """Components whose tensors are known by their address."""
@@ -31,25 +32,21 @@ class Shapes:
     """Sizes by which an allocation without a Python stack is recognised; autograd's own have none.
 
     Attributes:
-        logit_rows: Positions whose logits are made.
         vocabulary_size: Tokens, style tokens included.
         hidden_size: Width of the model.
         trains_head: Whether gradients as large as the whole head flow.
     """
 
-    logit_rows: int
     vocabulary_size: int
     hidden_size: int
     trains_head: bool
 
     def component(self, size_bytes: int) -> str | None:
         """What a block of this size must be; None if its size does not say."""
-        width = self.vocabulary_size
-        if size_bytes in {_rounded(self.logit_rows * width * number) for number in (2, 4)}:
-            return LOGITS
-        if self.trains_head and size_bytes in {_rounded(self.hidden_size * width * number) for number in (2, 4)}:
+        column_bytes = 2 * self.vocabulary_size
+        if self.trains_head and size_bytes in {_rounded(self.hidden_size * column_bytes * times) for times in (1, 2)}:
             return "gradients"
-        return None
+        return LOGITS if size_bytes == _rounded(round(size_bytes / column_bytes) * column_bytes) else None
 
 
 def peak_of(
@@ -123,7 +120,7 @@ def _component(block: Mapping[str, Any], persistent: Mapping[int, tuple[str, int
     if (recognised := shapes.component(size_bytes)) is not None:
         return recognised
     frames = block.get("frames", ())
-    if any(frame["name"] in LOSS_FUNCTIONS for frame in frames):
+    if any(frame["name"] in LOSS_FUNCTIONS or PurePath(frame["filename"]).name == LOSS_MODULE for frame in frames):
         return LOGITS
     return "optimizer" if any("optim" in PurePath(frame["filename"]).parts for frame in frames) else ACTIVATIONS
 
