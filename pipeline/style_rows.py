@@ -53,6 +53,7 @@ def _look_up(layer: Any, whole_matrix: Any, input_ids: torch.Tensor) -> torch.Te
         return looked_up
     vectors = layer.base_layer(input_ids)
     rows = layer.trainable_tokens_delta["default"].to(vectors.dtype)
-    matches = input_ids.unsqueeze(-1) == torch.tensor(layer.token_indices["default"], device=input_ids.device)
+    # Compared with numbers: a tensor of the ids would be copied from the host for every call, and into no CUDA graph.
+    matches = torch.stack([input_ids == index for index in layer.token_indices["default"]], dim=-1)
     replaced = functional.embedding(matches.int().argmax(dim=-1), rows)
     return torch.where(matches.any(dim=-1, keepdim=True), replaced, vectors)

@@ -21,7 +21,7 @@ from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
 from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Part of every cache folder's name; raise it when the prepared files change."""
 
 

@@ -1,7 +1,12 @@
-"""Decoding with a static cache, one step of it recorded as a CUDA graph: no kernel is launched from Python any more."""
+"""Decoding with a static cache, one step of it recorded as a CUDA graph.
+
+Replaying the graph launches its kernels at once, where plain ``generate()`` launches each from Python. On a CPU the
+same step is simply called.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,15 +26,7 @@ class GraphDecoder:
         self._slots = torch.arange(slots, device=device)
         with torch.inference_mode():
             self._prefill(torch.ones(1, 2, dtype=torch.long, device=device))
-            side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    self._step()
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._step()
+            self._next = self._recorded() if device.type == "cuda" else self._step
 
     def generate(self, ids: Tensor, tokens: int) -> list[int]:
         """Answer a prompt, ids of shape (1, length), with exactly ``tokens`` tokens; each is looked at as it comes."""
@@ -37,9 +34,21 @@ class GraphDecoder:
             self._prefill(ids)
             answer = [int(self._token)]
             while len(answer) < tokens:
-                self._graph.replay()
+                self._next()
                 answer.append(int(self._token))
         return answer
+
+    def _recorded(self) -> Callable[[], None]:
+        side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        return graph.replay
 
     def _prefill(self, ids: Tensor) -> None:
         self._cache.reset()

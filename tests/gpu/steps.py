@@ -56,8 +56,10 @@ def make_steps(
     for preset in PRESETS:
         run, judged = output / "runs" / preset, output / preset
         train = ["pipeline.cli", "train", *model, "--preset", preset, *fewer, "--output", str(run)]
-        accept = ["pytest", "-p", "no:cacheprovider", "-m", "gpu" if device == "cuda" else "embedded"]
-        accept += [*model, "--preset", preset, "--run-dir", str(run), "--acceptance-dir", str(judged)]
+        # Folders as one word with their option: pytest would take them for places of tests and look there for its own.
+        accept = ["pytest", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "tests/acceptance"]
+        accept += ["-p", "no:cacheprovider", "-m", "gpu" if device == "cuda" else "embedded", *model]
+        accept += ["--preset", preset, f"--run-dir={run}", f"--acceptance-dir={judged}"]
         steps += [
             Step(f"train-{preset}", train, partial(_is_trained, run)),
             # Accepted, rejected and incomplete all leave a report.
