@@ -142,13 +142,13 @@ def measure(run: RunFolder, device: str, base_model: str | None, tokens: int) ->
             started = time.perf_counter()
             way(tokens)
             seconds[name].append(time.perf_counter() - started)
-    weight_bytes, bandwidth = read_bytes(trained.model), copy_bandwidth(device)
     memory = {}
     if device == "cuda":
         free_bytes, total_bytes = torch.cuda.mem_get_info()
         memory = {"cuda_reserved_gib": torch.cuda.max_memory_reserved() / GIB}
         memory["cuda_driver_gib"] = (total_bytes - free_bytes) / GIB
     figures = summarise(seconds, tokens)
+    weight_bytes, bandwidth = read_bytes(trained.model), copy_bandwidth(device)
     return {
         "tokens": tokens,
         "ways": {name: {**note, **figures.get(name, {})} for name, note in notes.items()},

@@ -58,6 +58,8 @@ class GraphDecoder:
 
     def _step(self) -> None:
         seen = (self._slots <= self._position).view(1, 1, 1, -1)
+        if self._model.config._attn_implementation == "eager":  # adds its mask
+            seen = torch.zeros_like(seen, dtype=self._model.dtype).masked_fill(~seen, float("-inf"))
         output = self._model(
             input_ids=self._token,
             attention_mask=seen,

@@ -103,8 +103,16 @@ def measure(case: Case, target: Target, device: str, base_model: str | None, wor
     return {"peak_memory": figures, "event_count": len(recording.trace), **peak}
 
 
-def planned(case: Case, target: Target, device: str, base_folder: Path) -> dict[str, Any]:
-    """What ``verbosity plan`` says of the same micro-batch."""
+def planned(case: Case, target: Target, device: str, base_folder: Path, in_update: bool | None) -> dict[str, Any]:
+    """What ``verbosity plan`` says of the same micro-batch: its peak, and the components at the measured moment.
+
+    Args:
+        case: What was measured.
+        target: Its base model.
+        device: ``cpu`` or ``cuda``.
+        base_folder: Folder of the base model.
+        in_update: Whether the measured peak lay in the optimizer's step; None where that is not known.
+    """
     from pipeline.footprint import PHASES, Needs
     from pipeline.gpus import resident_bytes
     from pipeline.model import hardware_preset, load_tokenizer
@@ -115,11 +123,12 @@ def planned(case: Case, target: Target, device: str, base_folder: Path) -> dict[
     needs = Needs(shape, hardware_preset(case.preset, device), device)
     components = needs.components([_micro_batch(case)], resident_bytes())
     phases = [sum(column) for column in zip(*components.values(), strict=True)]
-    fullest = phases.index(max(phases))
+    among = [i for i, name in enumerate(PHASES) if in_update is None or (name == "update") == in_update]
+    moment = max(among, key=lambda index: phases[index])
     return {
-        "phase": PHASES[fullest],
-        "peak_gib": phases[fullest] / GIB,
-        "components_gib": {name: sizes[fullest] / GIB for name, sizes in components.items()},
+        "phase": PHASES[moment],
+        "peak_gib": max(phases) / GIB,
+        "components_gib": {name: sizes[moment] / GIB for name, sizes in components.items()},
     }
 
 
@@ -158,7 +167,7 @@ def main() -> int:
         "case": case.name,
         "micro_batch": {"examples": batch.examples, "longest_tokens": batch.longest_tokens},
         "measured": measured,
-        "planned": planned(case, target, options.device, folder),
+        "planned": planned(case, target, options.device, folder, measured.get("in_update")),
     }
     write_json(options.output, document)
     print(json.dumps({key: document[key] for key in ("micro_batch", "measured", "planned")}, indent=1))

@@ -62,7 +62,8 @@ def peak_of(
         shapes: Sizes that are recognised.
 
     Returns:
-        ``allocated_gib`` at the peak, GiB of each component, and the places that held most of the rest.
+        ``allocated_gib`` at the peak, whether the optimizer was stepping (``in_update``), GiB of each component, and
+        the places that held most of the rest.
     """
     allocated = peak_bytes = before_bytes
     peak_index = -1
@@ -78,7 +79,8 @@ def peak_of(
             blocks[event["addr"]] = event
         elif event["action"] == "free_completed" and blocks.pop(event["addr"], None) is None:
             earlier_bytes -= _rounded(event["size"])  # it was there before
-    return _summary(blocks.values(), persistent, earlier_bytes, peak_bytes, shapes)
+    summary = _summary(blocks.values(), persistent, earlier_bytes, peak_bytes, shapes)
+    return {"in_update": any(map(_is_of_optimizer, blocks.values())), **summary}
 
 
 def _summary(
@@ -117,12 +119,17 @@ def _component(block: Mapping[str, Any], persistent: Mapping[int, tuple[str, int
     known, size_bytes = persistent.get(block["addr"]), _rounded(block["size"])
     if known is not None and _rounded(known[1]) == size_bytes:
         return known[0]
+    frames = block.get("frames", ())
+    if _is_of_optimizer(block):
+        return "optimizer"
     if (recognised := shapes.component(size_bytes)) is not None:
         return recognised
-    frames = block.get("frames", ())
-    if any(frame["name"] in LOSS_FUNCTIONS or PurePath(frame["filename"]).name == LOSS_MODULE for frame in frames):
-        return LOGITS
-    return "optimizer" if any("optim" in PurePath(frame["filename"]).parts for frame in frames) else ACTIVATIONS
+    in_loss = any(f["name"] in LOSS_FUNCTIONS or PurePath(f["filename"]).name == LOSS_MODULE for f in frames)
+    return LOGITS if in_loss else ACTIVATIONS
+
+
+def _is_of_optimizer(block: Mapping[str, Any]) -> bool:
+    return any("optim" in PurePath(frame["filename"]).parts for frame in block.get("frames", ()))
 
 
 def place(frames: Sequence[Mapping[str, Any]]) -> str:

@@ -70,7 +70,11 @@ def test_an_address_used_again_for_another_size_is_not_the_gradient_that_came_la
 
 def test_what_the_optimizer_makes_while_it_steps_is_its_own() -> None:
     frames = [{"filename": "/x/torch/optim/adam.py", "line": 1, "name": "_multi_tensor_adam"}]
-    assert gib(peak_of([alloc(1, 512, frames)], {}, 0, SHAPES)) == {"optimizer": 512}
+    for size in (512, HEAD_BYTES):
+        peak = peak_of([alloc(1, size, frames)], {}, 0, SHAPES)
+        assert gib(peak) == {"optimizer": -(-size // 512) * 512}
+        assert peak["in_update"]
+    assert not peak_of([alloc(1, 512, LAYER)], {}, 0, SHAPES)["in_update"]
 
 
 def test_a_head_that_is_not_trained_has_no_gradient_to_recognise() -> None:
