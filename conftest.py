@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import apply_environment
 from pipeline.config import PRESETS, TARGETS, Target
-from pipeline.doctor import GOLDEN_PINS
+from pipeline.doctor.packages import GOLDEN_PINS
+from pipeline.environment import apply_environment
 from tests.acceptance.client import Endpoint
 
 apply_environment()  # before any test module imports torch

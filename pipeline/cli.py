@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +11,6 @@ from types import MappingProxyType
 from typing import Protocol
 
 from pipeline.commands import (
-    DEFAULT_TARGET,
     Command,
     data,
     demo,
@@ -24,10 +22,8 @@ from pipeline.commands import (
     train,
     verify,
 )
-from pipeline.config import GOLDEN_ENVIRONMENT, PROJECT_ENVIRONMENT
+from pipeline.environment import apply_environment
 from pipeline.errors import PipelineError
-
-__all__ = ["COMMANDS", "DEFAULT_TARGET", "apply_environment", "build_parser", "main"]
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
@@ -64,18 +60,6 @@ class Subcommand(Protocol):
     @property
     def run(self) -> Callable[[argparse.Namespace], int]:
         """Does it and returns the exit status."""
-
-
-def apply_environment() -> None:
-    """Set the environment variables that the user has not set; torch reads them when it is imported.
-
-    A process that a launcher started keeps its view of the GPUs, of which it takes the one with its own number.
-    """
-    wanted = {**GOLDEN_ENVIRONMENT, **PROJECT_ENVIRONMENT}
-    if "LOCAL_RANK" in os.environ:
-        del wanted["CUDA_VISIBLE_DEVICES"]
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
 
 
 def find_commands() -> dict[str, Subcommand]:

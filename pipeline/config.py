@@ -256,6 +256,8 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         )
     }
 )
+DEFAULT_PORT = 8000
+"""Where ``verbosity serve`` listens unless told otherwise."""
 DEFAULT_BASE_MODEL = "/home/ubuntu/mistral-7b-v0.3"
 """Where the golden document keeps Mistral's weights; ``--base-model`` and ``VERBOSITY_BASE_MODEL`` override it."""
 

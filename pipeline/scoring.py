@@ -16,7 +16,7 @@ from pipeline.config import GenerationConfig, Style
 from pipeline.data.encoding import IGNORED_LABEL, EncodedExample, collate
 from pipeline.errors import PipelineError
 from pipeline.generate import Generation, decoding, finished, styled_prompt_ids
-from pipeline.model import style_token_ids
+from pipeline.tokenizer import style_token_ids
 
 TOP_TOKENS = 5
 """Alternatives kept for each generated token."""

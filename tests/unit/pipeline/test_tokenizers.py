@@ -15,8 +15,8 @@ from pipeline.data.encoding import encode, prompt_ids
 from pipeline.data.formats import Example, read_examples
 from pipeline.data.source import Problems
 from pipeline.files import TRAINING_DATA
-from pipeline.model import load_tokenizer
 from pipeline.targets import base_model_folder, write_mistral_tokenizer
+from pipeline.tokenizer import load_tokenizer
 
 EMBEDDED = TARGETS["smollm2-135m"]
 
