@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 )
 COMMAND_GROUP = "verbosity.commands"
 """Entry points that add subcommands; each is an object with ``help``, ``configure`` and ``run``."""
+OWN_PACKAGES = ("pipeline", "harness")
 
 
 class BrokenCommand(Command):
@@ -47,7 +48,7 @@ class BrokenCommand(Command):
 
 
 class Subcommand(Protocol):
-    """What ``Command`` is, and what a package that cannot import it offers instead."""
+    """What ``Command`` is, and what a package that cannot import it offers instead; its ``extra`` may be left out."""
 
     @property
     def help(self) -> str:
@@ -100,7 +101,7 @@ def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a ``PipelineError`` ends as one line on standard error and its exit status."""
+    """Run one subcommand; a ``PipelineError`` and a missing package end as one line on standard error."""
     apply_environment()
     commands = find_commands()
     parser = build_parser(commands)
@@ -113,6 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         print(f"verbosity {options.command}: {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        extra: str = getattr(command, "extra", "")
+        if not extra or not error.name or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        print(
+            f"verbosity {options.command}: needs {error.name}, which is not installed; run: "
+            f"pip install 'verbosity[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pipeline.compat import checkpointing_arguments, warmup_arguments
 from pipeline.config import Preset, Target
 from pipeline.data.encoding import IGNORED_LABEL, collate, training_order
 from pipeline.data.store import tokenised
+from pipeline.environment import environment_values
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest, write_text
 from pipeline.model import (
@@ -88,7 +89,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         if earlier is not None and earlier["status"] == "completed":
             return earlier
         warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
-        run.update(**job.identity, status="running", versions=package_versions(), seed=training.seed)
+        settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
+        run.update(**job.identity, **settings, status="running")
         try:
             run.update(**_train(job), status="completed", reason=None)
         except BaseException as error:

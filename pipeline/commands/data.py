@@ -64,4 +64,4 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if is_clean(document) else 1
 
 
-COMMAND = Command("check training data, the shipped set or your own", _configure, _run)
+COMMAND = Command("check training data, the shipped set or your own", _configure, _run, extra="train")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.config import DEFAULT_PORT, GIB, GOLDEN_ENVIRONMENT, TARGETS
+from pipeline.config import DEFAULT_PORT, GIB, TARGETS
 from pipeline.doctor.findings import Finding
-from pipeline.environment import wanted_environment
+from pipeline.environment import GOLDEN_ENVIRONMENT, wanted_environment
 from pipeline.files import cache_folder
 
 OLDEST_PYTHON = (3, 11)
