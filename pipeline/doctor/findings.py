@@ -17,7 +17,7 @@ class Finding:
 
     Attributes:
         check: What was looked at, a stable name such as ``package.torch``.
-        level: FAIL where nothing can be trained or served, WARN where something cannot.
+        level: FAIL where something is broken, or missing that every target needs; WARN where one target cannot run.
         detail: What was found.
         remedy: What to do about it; empty where nothing is to be done.
         blocks_golden: Whether the golden acceptance cannot run like this.

@@ -34,7 +34,9 @@ def check_base_model() -> Finding:
     size_gib = sum(file.stat().st_size for file in files) / GIB
     digest = sha256_of(*(file for file in (folder / "config.json", folder / INDEX) if file.exists()))
     # Hashing 14 GB takes minutes from a slow disk; training and verdicts do it, once each.
-    detail = f"{folder}: {len(files)} files, {size_gib:.1f} GiB; SHA-256 of config and index {digest[:16]}, not of weights"
+    detail = (
+        f"{folder}: {len(files)} files, {size_gib:.1f} GiB; SHA-256 of config and index {digest[:16]}, not of weights"
+    )
     return Finding(check, "OK", detail)
 
 
