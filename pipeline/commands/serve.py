@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.commands import Command, run_arguments
-from pipeline.config import Style
+from pipeline.config import DEFAULT_PORT, Style
 from pipeline.errors import PipelineError
 from pipeline.runs import RunFolder
 from pipeline.verdicts import check_verdict
@@ -15,7 +15,9 @@ from pipeline.verdicts import check_verdict
 def _configure(parser: argparse.ArgumentParser) -> None:
     run_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port; 0 takes a free one (default: %(default)s)"
+    )
     parser.add_argument(
         "--require-verdict",
         type=Path,
@@ -61,4 +63,4 @@ def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:
         raise PipelineError(f"not started: {verdict} does not cover {run.path}: {'; '.join(complaints)}")
 
 
-COMMAND = Command("serve POST /generate and GET /health", _configure, _run)
+COMMAND = Command("serve POST /generate and GET /health", _configure, _run, extra="serve")

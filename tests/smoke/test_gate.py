@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import DEFAULT_BASE_MODEL
 from pipeline.runs import RunFolder
 from tests.sabotage.damage import truncate
 
@@ -74,6 +76,17 @@ def test_the_evidence_is_left_behind(tiny_acceptance: tuple[Path, int]) -> None:
     assert "training.gpu_memory" in (folder / "report.html").read_text()
     properties = {p.get("name") for p in ElementTree.parse(folder / "junit.xml").iter("property")}
     assert "measured.peak_memory_gib" in properties
+
+
+def test_the_report_says_what_the_doctor_found_and_names_no_folder(tiny_acceptance: tuple[Path, int]) -> None:
+    folder, _ = tiny_acceptance
+    doctor = json.loads((folder / "acceptance.json").read_text())["provenance"]["doctor"]
+    findings = {finding["check"]: finding for finding in doctor["findings"]}
+    assert findings["bitsandbytes.cpu"]["level"] == "OK"
+    assert "mistral-7b-v0.3" in findings["model.mistral-7b-v0.3"]["detail"]
+    assert DEFAULT_BASE_MODEL not in json.dumps(doctor)
+    assert doctor["summary"] in (folder / "report.md").read_text().replace("\\", "")
+    assert "bitsandbytes.cpu" in re.sub("<[^>]*>", "", (folder / "report.html").read_text())
 
 
 def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> None:

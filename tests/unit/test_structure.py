@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    {"errors", "__init__", "data.__init__"},
+    {"errors", "__init__", "data.__init__", "doctor.__init__"},
     {"config"},
+    {"environment"},
     {"gpus"},
     {"files", "figures", "data.style", "data.source"},
     {"data.formats"},
@@ -20,14 +21,17 @@ LAYERS = (
     {"data.store", "data.check"},
     {"data.report"},
     {"compat", "processes", "runs", "synthetic", "targets", "training_report"},
-    {"inference", "quantization", "footprint"},
+    {"inference", "quantization", "footprint", "tokenizer"},
     {"plan", "lean", "style_rows"},
     {"model"},
     {"trainer", "generate", "identity"},
     {"train"},
     {"engines", "scoring", "verdicts"},
     {"serve", "export"},
-    {"demo", "doctor"},
+    {"demo", "doctor.findings"},
+    {"doctor.packages", "doctor.machine", "doctor.gpu", "doctor.models"},
+    {"doctor.arithmetic"},
+    {"doctor.examine"},
     {"commands.__init__"},
     {
         f"commands.{name}"
@@ -96,7 +100,7 @@ def test_modules_stay_small(path: Path) -> None:
 
 def test_importing_the_command_line_loads_no_torch() -> None:
     heavy = ("torch", "transformers", "flask")
-    script = f"import sys, pipeline.cli, pipeline.doctor; print([m for m in {heavy} if m in sys.modules])"
+    script = f"import sys, pipeline.cli, pipeline.doctor.examine; print([m for m in {heavy} if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert finished.stdout.strip() == "[]"
 
