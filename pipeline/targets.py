@@ -21,7 +21,7 @@ from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
 from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Part of every cache folder's name; raise it when the prepared files change."""
 
 
@@ -122,8 +122,9 @@ def _build_embedded(target: Target, folder: Path) -> None:
     config_file = folder / "tokenizer_config.json"
     settings = json.loads(config_file.read_text(encoding="utf-8"))
     settings.pop("local_files_only", None)  # how this process loaded it, and no property of the tokenizer
-    endings = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
-    write_json(config_file, {**settings, **endings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    settings |= {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    # Else transformers 4.54 adds token_type_ids, which its generate() then refuses.
+    write_json(config_file, {**settings, "model_input_names": ["input_ids", "attention_mask"]})
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
