@@ -1,4 +1,4 @@
-"""Every difference between the two supported dependency sets, and nothing else."""
+"""Every difference between the two supported dependency sets, and what torch tells of a CPU by a private name only."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
 from pipeline.synthetic import SHAPES, write_random_mistral
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Part of every cache folder's name; raise it when the prepared files change."""
 MARK = "prepared.json"
 """In a prepared folder: what it holds, written last."""
@@ -30,9 +30,11 @@ EMBEDDED_SETTINGS = {
     "eos_token": "<|im_end|>",
     "pad_token": "<|im_end|>",
     "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "attention_mask"],
 }
 """Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
-ChatML's opening token out of the GGUF file as its closing one, and such a model never stops."""
+ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the names 4.54 adds
+token_type_ids, which its generate() then refuses."""
 
 
 def base_model_folder(target: Target, base_model: str | None = None) -> Path:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.config import DEFAULT_BASE_MODEL
 from pipeline.runs import RunFolder
 from tests.sabotage.damage import truncate
+from tests.smoke.gate import acceptance, results
 
-ROOT = Path(__file__).resolve().parents[2]
 RESOURCE_CRITERIA = {
     "training.loads_in_4bit",
     "training.gpu_memory",
@@ -37,17 +34,6 @@ QUALITY_CRITERIA = {
     "style.no_repetition",
     "style.coherence",
 }
-
-
-def acceptance(*arguments: str, tests: str = "tests/acceptance") -> int:
-    command = [sys.executable, "-m", "pytest", tests, "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).returncode
-
-
-def results(folder: Path, target: str) -> dict[str, Any]:
-    document = json.loads((folder / "acceptance.json").read_text())
-    (subject,) = [subject for subject in document["subjects"] if subject["name"] == target]
-    return {criterion["id"]: criterion for criterion in subject["criteria"]}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +80,7 @@ def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> N
     truncate(RunFolder(tmp_path / "run"))
     folder = tmp_path / "results"
     marks = ["-m", "embedded and not golden", "--target", "tiny-mistral", f"--run-dir={tmp_path / 'run'}"]
-    status = acceptance(*marks, "--acceptance-dir", str(folder), tests="tests/acceptance/test_training.py")
+    status = acceptance(*marks, "--acceptance-dir", str(folder), tests=("test_training.py",))
     found = results(folder, "tiny-mistral")
     assert status == 10
     assert found["training.adapter_saves"]["outcome"] == "FAIL"

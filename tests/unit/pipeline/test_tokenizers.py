@@ -82,6 +82,11 @@ def test_style_tokens_are_single_new_ids(tiny_tokenizer: Any, embedded_tokenizer
         assert len(tokenizer) == size + 2
 
 
+def test_tokenizers_give_what_generate_takes(tiny_tokenizer: Any, embedded_tokenizer: Any) -> None:
+    for tokenizer in (tiny_tokenizer, embedded_tokenizer):
+        assert tokenizer("Hi").keys() == {"input_ids", "attention_mask"}
+
+
 def test_the_embedded_prompt_is_chatml_without_a_system_message(embedded_tokenizer: Any) -> None:
     text = embedded_tokenizer.decode(prompt_ids(embedded_tokenizer, "<STYLE_TERSE>\nHi"))
     assert text == "<|im_start|>user\n<STYLE_TERSE>\nHi<|im_end|>\n<|im_start|>assistant\n"
