@@ -6,7 +6,6 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,7 +15,15 @@ from werkzeug.exceptions import HTTPException
 
 from pipeline.config import Style
 from pipeline.data.style import detect_style
-from pipeline.engines import Engine, EngineBusyError
+from pipeline.engines.interface import (
+    AnswerCancelledError,
+    AnswerRequest,
+    AnswerTimeoutError,
+    Engine,
+    EngineBusyError,
+    EngineClosedError,
+    RequestTooLongError,
+)
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PROMPT_CHARACTERS = 8_000
@@ -65,10 +72,14 @@ def create_app(engine: Engine, info: ServiceInfo, *, timeout_s: float = REQUEST_
     def generate() -> Response:
         prompt, style = _parse(_read_json(), info)
         try:
-            generation = engine.submit(prompt, style, timeout_s).result(timeout_s + 1)
+            generation = engine.submit(AnswerRequest(prompt, style, timeout_s)).result()
         except EngineBusyError:
             raise Problem(503, "too many requests are waiting; try again in a few seconds.") from None
-        except (TimeoutError, CancelledError):
+        except (EngineClosedError, AnswerCancelledError):
+            raise Problem(503, "the server is about to end; try again in a few seconds.") from None
+        except RequestTooLongError as error:
+            raise Problem(413, f"prompt is too long: {error}; shorten it.", "prompt") from None
+        except AnswerTimeoutError:
             raise Problem(504, f"no answer within {timeout_s:g} s; try again when the server is less busy.") from None
         return jsonify(
             response=generation.text,

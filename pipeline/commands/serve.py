@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from pipeline.commands import Command, run_arguments
-from pipeline.config import Style
 from pipeline.errors import PipelineError
 from pipeline.runs import RunFolder
 from pipeline.verdicts import check_verdict
@@ -29,8 +28,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from pipeline.config import GIB
     from pipeline.data.encoding import prompt_ids
-    from pipeline.engines import SerialEngine
-    from pipeline.generate import Generation, generate_with_style
+    from pipeline.engines.serial import SerialEngine
     from pipeline.model import load_trained
     from pipeline.serve import ServiceInfo, create_app, run_server
 
@@ -38,10 +36,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.require_verdict:
         _require_verdict(run, arguments)
     trained = load_trained(run, device=arguments.device, base_model=arguments.base_model)
-
-    def generate(prompt: str, style: Style, max_time_s: float) -> Generation:
-        return generate_with_style(trained.model, trained.tokenizer, prompt, style, max_time_s=max_time_s)
-
     info = ServiceInfo(
         model=trained.target.name,
         adapter=trained.adapter_sha256,
@@ -49,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
         count_tokens=lambda prompt: len(prompt_ids(trained.tokenizer, prompt)),
         max_prompt_tokens=1024,
     )
-    engine = SerialEngine(generate)
+    engine = SerialEngine(trained.model, trained.tokenizer)
     run_server(create_app(engine, info), engine, host=arguments.host, port=arguments.port)
     return 0
 

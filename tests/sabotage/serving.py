@@ -71,30 +71,28 @@ def die_of_bad_request() -> None:
     _with_problems(lambda response, status: os._exit(1) if status == 400 else None)
 
 
-def _with_generate(change: Callable[[Any], Any]) -> None:
-    replace("pipeline.engines:SerialEngine", lambda engine: lambda generate: engine(change(generate)))
-
-
 def ignore_style() -> None:
-    _with_generate(lambda generate: lambda prompt, style, max_time_s: generate(prompt, Style.TERSE, max_time_s))
+    replace(
+        "pipeline.engines.interface:AnswerRequest",
+        lambda request: lambda prompt, style, timeout_s: request(prompt, Style.TERSE, timeout_s),
+    )
 
 
 def _exchange_among(styles: set[Style]) -> None:
     """Each answer goes to the request after its own."""
 
-    def change(generate: Any) -> Any:
+    def change(ticket: Any) -> Any:
         earlier: list[Any] = []
 
-        def exchanging(prompt: str, style: Style, max_time_s: float) -> Any:
-            answer = generate(prompt, style, max_time_s)
-            if style not in styles:
-                return answer
-            earlier.append(answer)
-            return earlier[-2] if len(earlier) > 1 else answer
+        def finish(self: Any, generation: Any) -> None:
+            if self.request.style in styles:
+                earlier.append(generation)
+                generation = earlier[-2] if len(earlier) > 1 else generation
+            ticket.finish(self, generation)
 
-        return exchanging
+        return type("ExchangingTicket", (ticket,), {"finish": finish})
 
-    _with_generate(change)
+    replace("pipeline.engines.interface:Ticket", change)
 
 
 def mix_up() -> None:

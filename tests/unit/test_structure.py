@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    {"errors", "__init__", "data.__init__"},
+    {"errors", "__init__", "data.__init__", "engines.__init__"},
     {"config"},
     {"gpus"},
     {"files", "figures", "data.style", "data.source"},
@@ -25,7 +25,9 @@ LAYERS = (
     {"model"},
     {"trainer", "generate", "identity"},
     {"train"},
-    {"engines", "scoring", "verdicts"},
+    {"scoring", "verdicts", "engines.interface", "engines.text"},
+    {"engines.admission"},
+    {"engines.serial"},
     {"serve", "export"},
     {"demo", "doctor"},
     {"commands.__init__"},

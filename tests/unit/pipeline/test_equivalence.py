@@ -12,7 +12,7 @@ from pipeline.config import PRESETS, Style
 from pipeline.data.encoding import prompt_ids, training_order
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
-from pipeline.engines import SerialEngine
+from pipeline.engines.serial import SerialEngine
 from pipeline.files import TRAINING_DATA
 from pipeline.generate import Generation, generate_with_style
 from pipeline.model import TrainedModel, add_style_rows, attach_adapter, hardware_preset, load_base
@@ -94,14 +94,11 @@ def test_batches_by_length_give_the_gradient_of_plain_accumulation(tiny_folder: 
 def test_an_answer_over_http_is_the_answer_in_process(tiny_trained: TrainedModel, style: Style) -> None:
     model, tokenizer = tiny_trained.model, tiny_trained.tokenizer
 
-    def generate(prompt: str, style: Style, max_time_s: float) -> Generation:
-        return generate_with_style(model, tokenizer, prompt, style)
-
     def seeded(seed: int) -> Generation:
         torch.manual_seed(seed)
         return generate_with_style(model, tokenizer, "What is rate limiting?", style)
 
-    engine = SerialEngine(generate)
+    engine = SerialEngine(model, tokenizer)
     info = ServiceInfo("tiny", "abc", lambda: 0.0, lambda prompt: len(prompt_ids(tokenizer, prompt)), 1024)
     expected = seeded(3)
     torch.manual_seed(3)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
-from pipeline.config import Style
-from pipeline.engines import EngineBusyError, EngineStats
+from pipeline.engines.interface import (
+    AnswerCancelledError,
+    AnswerRequest,
+    AnswerTimeoutError,
+    EngineBusyError,
+    EngineClosedError,
+    EngineFailedError,
+    EngineStats,
+    RequestTooLongError,
+    Ticket,
+)
 from pipeline.generate import Generation
 from pipeline.serve import MAX_BODY_BYTES, ServiceInfo, create_app
 
@@ -19,22 +27,27 @@ INFO = ServiceInfo("tiny", "abc", lambda: 1.23456, lambda prompt: len(prompt.spl
 
 
 class FakeEngine:
-    error: BaseException | None = None
+    name = "fake"
+    refusal: Exception | None = None
+    outcome: Exception | None = None
 
-    def submit(self, prompt: str, style: Style, timeout_s: float) -> Future[Generation]:
-        if isinstance(self.error, EngineBusyError):
-            raise self.error
-        future: Future[Generation] = Future()
-        if self.error is not None:
-            future.set_exception(self.error)
+    def submit(self, request: AnswerRequest) -> Ticket:
+        if self.refusal is not None:
+            raise self.refusal
+        ticket = Ticket(request)
+        if self.outcome is not None:
+            ticket.outcome = self.outcome
         else:
-            future.set_result(Generation(f"{style}:{prompt}", (1, 2, 3), "eos", 0.25, style))
-        return future
+            ticket.finish(Generation(f"{request.style}:{request.prompt}", (1, 2, 3), "eos", 0.25, request.style))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        ticket.cancel()
 
     def stats(self) -> EngineStats:
-        return EngineStats(0, 0)
+        return EngineStats(0, 0, 0, 0, 0, 0, 0, True, 0.0)
 
-    def close(self) -> None:
+    def close(self, drain_s: float = 0.0) -> None:
         pass
 
 
@@ -51,7 +64,9 @@ def client(engine: FakeEngine) -> FlaskClient:
 def test_generate_answers_as_documented(client: FlaskClient) -> None:
     response = client.post("/generate", json={"prompt": "Why?", "style": "verbose"})
     assert response.status_code == 200
-    assert response.get_json() == {"response": "verbose:Why?", "style": "verbose", "tokens": 3, "latency": 0.25}
+    body = response.get_json()
+    assert 0 < body.pop("latency") < 1
+    assert body == {"response": "verbose:Why?", "style": "verbose", "tokens": 3}
 
 
 @pytest.mark.parametrize(("prompt", "style"), [("A detailed why", "verbose"), ("Why?", "terse")])
@@ -104,23 +119,37 @@ def test_wrong_method_page_and_content_type(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(EngineBusyError(), 503), (TimeoutError(), 504), (RuntimeError("secret path"), 500)]
+    ("refusal", "outcome", "status"),
+    [
+        (EngineBusyError(), None, 503),
+        (EngineClosedError(), None, 503),
+        (RequestTooLongError(100), None, 413),
+        (RuntimeError("secret path"), None, 500),
+        (None, AnswerCancelledError(), 503),
+        (None, AnswerTimeoutError(), 504),
+        (None, EngineFailedError("secret path"), 500),
+    ],
 )
 def test_an_engine_in_trouble_is_an_error_document(
-    client: FlaskClient, engine: FakeEngine, error: BaseException, status: int, caplog: pytest.LogCaptureFixture
+    client: FlaskClient,
+    engine: FakeEngine,
+    refusal: Exception | None,
+    outcome: Exception | None,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    engine.error = error
+    engine.refusal, engine.outcome = refusal, outcome
     with caplog.at_level(logging.CRITICAL):
         response = client.post("/generate", json={"prompt": "Why?"})
     assert response.status_code == status
     assert "secret" not in response.get_data(as_text=True)
     assert ("Retry-After" in response.headers) == (status == 503)
-    engine.error = None
+    engine.refusal = engine.outcome = None
     assert client.post("/generate", json={"prompt": "Why?"}).status_code == 200
 
 
 def test_prompts_are_not_logged(client: FlaskClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
-    engine.error = RuntimeError("broken")
+    engine.refusal = RuntimeError("broken")
     client.post("/generate", json={"prompt": "a private question"})
     client.post("/generate", json={"prompt": ["a private question"]})
     assert "broken" in caplog.text
