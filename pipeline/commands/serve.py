@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands import Command, run_arguments
 from pipeline.errors import PipelineError
 from pipeline.runs import RunFolder
 from pipeline.verdicts import check_verdict
+
+if TYPE_CHECKING:
+    from pipeline.engines.interface import Engine
+    from pipeline.service.lifecycle import ServiceInfo
+
+MAX_PROMPT_TOKENS = 1024
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -21,31 +29,83 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="start only if this verdict.json accepts the run, here and as it is now",
     )
+    parser.add_argument(
+        "--engine", choices=("serial",), default="serial", help="who does the generating (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-in-flight",
+        type=int,
+        default=8,
+        metavar="N",
+        help="answers running and waiting together, beyond which requests get 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=28.0,
+        metavar="SECONDS",
+        help="time for one whole answer, then 504 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--api-keys",
+        type=Path,
+        metavar="FILE",
+        help="SHA-256 digests of the keys that are let in, one per line (or VERBOSITY_API_KEYS_SHA256)",
+    )
+    parser.add_argument(
+        "--allow-remote-without-key",
+        action="store_true",
+        help="listen beyond this machine although no key is asked for",
+    )
+    parser.add_argument("--log-prompts", action="store_true", help="write the users' words into the log")
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pipeline.service.auth import KEYS_VARIABLE, ApiKeys
+    from pipeline.service.lifecycle import Settings
+    from pipeline.service.logs import log_to_stderr
+    from pipeline.service.server import is_loopback, run_server
+
+    if arguments.max_in_flight < 1 or not 0 < arguments.timeout_s < float("inf"):
+        raise PipelineError("--max-in-flight and --timeout-s must be positive.")
+    keys = ApiKeys.load(arguments.api_keys, os.environ.get(KEYS_VARIABLE))
+    if not (keys or arguments.allow_remote_without_key or is_loopback(arguments.host)):
+        raise PipelineError(
+            f"--host {arguments.host} lets everybody in who reaches this machine; give --api-keys FILE, or say "
+            "--allow-remote-without-key."
+        )
+    run = RunFolder(arguments.run)
+    if arguments.require_verdict:
+        _require_verdict(run, arguments)
+    log_to_stderr()
+    run_server(
+        lambda: _load(run, arguments),
+        Settings(timeout_s=arguments.timeout_s, keys=keys, log_prompts=arguments.log_prompts),
+        host=arguments.host,
+        port=arguments.port,
+        max_in_flight=arguments.max_in_flight,
+    )
+    return 0
+
+
+def _load(run: RunFolder, arguments: argparse.Namespace) -> tuple[Engine, ServiceInfo]:
     import torch
 
     from pipeline.config import GIB
     from pipeline.data.encoding import prompt_ids
     from pipeline.engines.serial import SerialEngine
     from pipeline.model import load_trained
-    from pipeline.serve import ServiceInfo, create_app, run_server
+    from pipeline.service.lifecycle import ServiceInfo
 
-    run = RunFolder(arguments.run)
-    if arguments.require_verdict:
-        _require_verdict(run, arguments)
     trained = load_trained(run, device=arguments.device, base_model=arguments.base_model)
     info = ServiceInfo(
         model=trained.target.name,
         adapter=trained.adapter_sha256,
         gpu_memory_gib=lambda: torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else 0.0,
         count_tokens=lambda prompt: len(prompt_ids(trained.tokenizer, prompt)),
-        max_prompt_tokens=1024,
+        max_prompt_tokens=MAX_PROMPT_TOKENS,
     )
-    engine = SerialEngine(trained.model, trained.tokenizer)
-    run_server(create_app(engine, info), engine, host=arguments.host, port=arguments.port)
-    return 0
+    return SerialEngine(trained.model, trained.tokenizer, max_in_flight=arguments.max_in_flight), info
 
 
 def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:

@@ -17,7 +17,8 @@ from pipeline.files import TRAINING_DATA
 from pipeline.generate import Generation, generate_with_style
 from pipeline.model import TrainedModel, add_style_rows, attach_adapter, hardware_preset, load_base
 from pipeline.runs import RunFolder
-from pipeline.serve import ServiceInfo, create_app
+from pipeline.service.app import create_app
+from pipeline.service.lifecycle import Service, ServiceInfo, Settings
 from pipeline.train import _tensors, train
 from tests.support import tiny_request
 
@@ -103,7 +104,9 @@ def test_an_answer_over_http_is_the_answer_in_process(tiny_trained: TrainedModel
     expected = seeded(3)
     torch.manual_seed(3)
     body = {"prompt": "What is rate limiting?", "style": style}
-    answer = create_app(engine, info).test_client().post("/generate", json=body).get_json()
+    service = Service(Settings())
+    service.ready(engine, info)
+    answer = create_app(service).test_client().post("/generate", json=body).get_json()
     engine.close()
     assert (answer["response"], answer["tokens"]) == (expected.text, expected.token_count)
     assert seeded(4).text != expected.text
