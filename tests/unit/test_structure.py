@@ -112,6 +112,13 @@ def test_importing_the_command_line_loads_no_torch() -> None:
     assert finished.stdout.strip() == "[]"
 
 
+def test_importing_the_server_loads_no_torch() -> None:
+    """It listens before the model is there."""
+    script = "import sys, pipeline.service.server; print('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.strip() == "False"
+
+
 def test_remote_code_and_pickled_weights_are_never_allowed() -> None:
     for path in PIPELINE:
         text = path.read_text(encoding="utf-8")

@@ -93,21 +93,23 @@ async function showService() {
   }
 }
 
+/** A button that is switched off keeps the focus, which a disabled one would lose. */
+function showRunning(isRunning) {
+  askButton.setAttribute("aria-disabled", isRunning);
+  stopButton.setAttribute("aria-disabled", !isRunning);
+}
+
 const panels = STYLES.map((style) => new Panel(style));
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (running) return;
   running = new AbortController();
-  askButton.disabled = true;
-  stopButton.disabled = false;
+  showRunning(true);
   find("summary").textContent = "Asking in both styles.";
   const told = await Promise.all(panels.map((panel) => panel.ask(prompt.value, running.signal)));
-  // Focus must not be lost with the button that had it.
-  if (document.activeElement === stopButton) prompt.focus();
   running = null;
-  askButton.disabled = false;
-  stopButton.disabled = true;
+  showRunning(false);
   find("summary").textContent = `${told.join(". ")}.`;
   showService();
 });

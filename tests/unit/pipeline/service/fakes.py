@@ -5,18 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask
 
+from pipeline.config import Style
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, Ticket
-from pipeline.generate import Generation
 from pipeline.service.app import create_app
 from pipeline.service.lifecycle import Service, ServiceInfo, Settings
 from pipeline.service.server import Listener
 
 INFO = ServiceInfo("tiny", "abc" * 20, lambda: 1.23456, lambda prompt: len(prompt.split()), max_prompt_tokens=100)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A ``Generation`` whose module needs no torch."""
+
+    text: str
+    style: Style
+    token_count: int = 3
+    finish_reason: str = "eos"
+    latency_s: float = 0.25
+    first_token_s: float | None = None
 
 
 class FakeEngine:
@@ -47,7 +59,7 @@ class FakeEngine:
         if self.outcome is not None:
             ticket.fail(self.outcome)
         else:
-            ticket.finish(Generation(text, (1, 2, 3), "eos", 0.25, ticket.request.style))
+            ticket.finish(cast(Any, Answered(text, ticket.request.style)))
 
     def cancel(self, ticket: Ticket) -> None:
         ticket.cancel()
