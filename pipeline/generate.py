@@ -161,5 +161,10 @@ def finished(
         answer, reason = answer[: answer.index(tokenizer.eos_token_id)], "eos"
     else:
         reason = "length" if len(answer) >= config.max_new_tokens else "time"
-    text = tokenizer.decode(answer, skip_special_tokens=True).strip()
-    return Generation(text, tuple(answer), reason, latency_s, style)
+    return Generation(answer_text(answer, tokenizer), tuple(answer), reason, latency_s, style)
+
+
+def answer_text(answer: Sequence[int], tokenizer: Any) -> str:
+    """An answer's token ids as text, without special tokens and white space at its ends."""
+    text: str = tokenizer.decode(answer, skip_special_tokens=True)
+    return text.strip()

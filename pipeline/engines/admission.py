@@ -20,9 +20,13 @@ from pipeline.engines.interface import (
 class Admission:
     """The tickets in flight. A ticket leaves when it has its outcome, whoever brought it."""
 
-    def __init__(self, max_in_flight: int) -> None:
-        """Admit at most ``max_in_flight`` requests, running and waiting ones together."""
+    def __init__(self, max_in_flight: int, when_left: Callable[[Ticket], None] = lambda ticket: None) -> None:
+        """Admit at most ``max_in_flight`` requests, running and waiting ones together.
+
+        ``when_left`` is called for each ticket that has its outcome, to stop the work if there is any left.
+        """
         self.max_in_flight = max_in_flight
+        self._when_left = when_left
         self._changed = threading.Condition()
         self._in_flight: set[Ticket] = set()
         self._closed = False
@@ -63,6 +67,7 @@ class Admission:
                 self._finished += 1
                 self._tokens += outcome.token_count
             self._changed.notify_all()
+        self._when_left(ticket)
 
     def tickets(self) -> list[Ticket]:
         """Those in flight."""
@@ -88,12 +93,11 @@ class Admission:
         for ticket in self.tickets():
             ticket.fail(error)
 
-    def expire(self) -> list[Ticket]:
-        """End those whose time is over, waited for or not, and return them."""
-        late = [ticket for ticket in self.tickets() if time.monotonic() >= ticket.deadline]
-        for ticket in late:
-            ticket.expire()
-        return late
+    def expire(self) -> None:
+        """End those whose time is over, waited for or not."""
+        for ticket in self.tickets():
+            if time.monotonic() >= ticket.deadline:
+                ticket.expire()
 
     def stats(self, *, running: Callable[[Ticket], bool], alive: bool) -> EngineStats:
         """Load and counts; ``running`` tells the answers that are being decoded."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
-from pipeline.engines.text import PieceMaker
-from pipeline.generate import generate_with_style, styled_prompt_ids
+from pipeline.engines.text import Pieces
+from pipeline.generate import answer_text, generate_with_style, styled_prompt_ids
 
 STOP_LIMIT_S = 10.0
 """How long ``close`` waits for the token that is being computed."""
@@ -74,13 +73,12 @@ class SerialEngine:
             self._admission.fail(error)
 
     def _answer(self, ticket: Ticket) -> None:
-        request, pieces = ticket.request, PieceMaker(self._tokenizer)
+        request, pieces = ticket.request, Pieces()
 
         def watch(answer: Sequence[int]) -> bool:
             self._admission.progress()
-            ticket.progress(pieces.piece(answer))
-            if time.monotonic() >= ticket.deadline:
-                ticket.expire()
+            ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
+            self._admission.expire()
             return not ticket.done()
 
         try:
