@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.engines.interface import Engine
     from pipeline.service.lifecycle import ServiceInfo
 
-MAX_PROMPT_TOKENS = 1024
+REMOTE_KEY_VARIABLE = "VERBOSITY_REMOTE_API_KEY"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="start only if this verdict.json accepts the run, here and as it is now",
     )
     parser.add_argument(
-        "--engine", choices=("serial",), default="serial", help="who does the generating (default: %(default)s)"
+        "--engine",
+        choices=("serial", "continuous", "remote"),
+        default="serial",
+        help="one answer after the other, all together, or by another server (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--remote-url", metavar="URL", help="of the OpenAI-compatible server behind --engine remote, with /v1"
+    )
+    parser.add_argument(
+        "--remote-model",
+        metavar="NAME",
+        help=f"its name for the run's model (the server's key, if it wants one, in {REMOTE_KEY_VARIABLE})",
     )
     parser.add_argument(
         "--max-in-flight",
@@ -68,6 +79,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.max_in_flight < 1 or not 0 < arguments.timeout_s < float("inf"):
         raise PipelineError("--max-in-flight and --timeout-s must be positive.")
+    remote = arguments.engine == "remote"
+    if any((given is not None) is not remote for given in (arguments.remote_url, arguments.remote_model)):
+        raise PipelineError("--remote-url and --remote-model belong to --engine remote; give all three or none.")
     keys = ApiKeys.load(arguments.api_keys, os.environ.get(KEYS_VARIABLE))
     if not (keys or arguments.allow_remote_without_key or is_loopback(arguments.host)):
         raise PipelineError(
@@ -89,23 +103,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _load(run: RunFolder, arguments: argparse.Namespace) -> tuple[Engine, ServiceInfo]:
-    import torch
+    from pipeline.service.loading import Remote, load_local, load_remote
 
-    from pipeline.config import GIB
-    from pipeline.data.encoding import prompt_ids
-    from pipeline.engines.serial import SerialEngine
-    from pipeline.model import load_trained
-    from pipeline.service.lifecycle import ServiceInfo
-
-    trained = load_trained(run, device=arguments.device, base_model=arguments.base_model)
-    info = ServiceInfo(
-        model=trained.target.name,
-        adapter=trained.adapter_sha256,
-        gpu_memory_gib=lambda: torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else 0.0,
-        count_tokens=lambda prompt: len(prompt_ids(trained.tokenizer, prompt)),
-        max_prompt_tokens=MAX_PROMPT_TOKENS,
-    )
-    return SerialEngine(trained.model, trained.tokenizer, max_in_flight=arguments.max_in_flight), info
+    bound, base_model = arguments.max_in_flight, arguments.base_model
+    if arguments.engine == "remote":
+        remote = Remote(arguments.remote_url, arguments.remote_model, os.environ.get(REMOTE_KEY_VARIABLE))
+        return load_remote(run, remote, max_in_flight=bound, base_model=base_model)
+    return load_local(run, arguments.engine, max_in_flight=bound, device=arguments.device, base_model=base_model)
 
 
 def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:

@@ -93,7 +93,7 @@ class Answering:
         except EngineClosedError:
             raise Problem(503, "the server is ending; ask again elsewhere.", retry_after_s=WAIT_FOR_STATE_S) from None
         except EngineFailedError:
-            raise Problem(503, "the engine has died.", retry_after_s=WAIT_FOR_STATE_S) from None
+            raise Problem(503, "the engine does not work any more.", retry_after_s=WAIT_FOR_STATE_S) from None
         except RequestTooLongError as error:
             detail = f"prompt and answer need more than the {error.limit_tokens} tokens there is room for; shorten it."
             raise Problem(413, detail, field) from None

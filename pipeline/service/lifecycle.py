@@ -93,7 +93,7 @@ class Service:
         if stats is None:
             return "loading", "the model is being loaded."
         if not stats.alive:
-            return "failed", "the engine has died; restart the server."
+            return "failed", "the engine has died or, if it is another server, cannot be reached."
         if stats.stalled_s > self.settings.stall_limit_s:
             return "stalled", f"the engine has not made a token for {stats.stalled_s:.0f} s."
         return "ok", None

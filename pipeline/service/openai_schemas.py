@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.service.schemas import Body, Prompt, Reply, StyleField
 
+
+def _whole(value: Any) -> Any:
+    """JSON knows one kind of number: 2.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Single = Annotated[int, Field(ge=1, le=1), BeforeValidator(_whole)] | None
 Zero = Annotated[float, Field(ge=0, le=0)] | None
 One = Annotated[float, Field(ge=1, le=1)] | None
 Nothing = Annotated[list[str], Field(max_length=0)] | None
@@ -35,13 +44,13 @@ class OpenAIRequest(Body):
     stream: bool | None = None
     """Answer with server-sent events."""
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Positive | None = None
     """Upper bound of the answer's tokens; the style's own bound holds besides."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """0 is greedy; the style's own when left out."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """The style's own when left out."""
-    n: Literal[1] | None = None
+    n: Single = None
     """A request gets one answer."""
     stop: Nothing = None
     """Stop strings are not supported."""
@@ -53,7 +62,7 @@ class OpenAIRequest(Body):
     """An answer ends where the model ends it."""
     logprobs: Literal[False] | None = None
     """Log-probabilities are not told."""
-    seed: int | None = None
+    seed: Whole | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
@@ -79,7 +88,7 @@ class ChatRequest(OpenAIRequest):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1)]
     """One message of the user: the model was trained without system messages and earlier turns."""
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Positive | None = None
     """Newer name of `max_tokens`; the smaller one holds."""
 
 
@@ -89,7 +98,7 @@ class CompletionRequest(OpenAIRequest):
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     """One question as text, alone or in a list."""
     echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    best_of: Single = None
 
 
 class Usage(Reply):

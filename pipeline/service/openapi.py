@@ -14,6 +14,7 @@ from pipeline.service.answering import Answering
 from pipeline.service.problems import PROBLEM_TYPE, title
 from pipeline.service.routes import Route
 from pipeline.service.schemas import ProblemDocument
+from pipeline.service.streaming import EVENT_STREAM
 
 DESCRIPTION = """\
 Answers prompts tersely or at length. Every error is a problem document (RFC 9457) with the field at fault, apart from
@@ -21,6 +22,13 @@ requests that are no HTTP: those get 400, 413, 431 or 501 in the same form on an
 the header X-Request-ID; its answer and the log carry the id."""
 REQUEST_ID = {"description": "The request's id, as in the log.", "schema": {"type": "string"}, "required": True}
 RETRY_AFTER = {"description": "Seconds until another try makes sense.", "schema": {"type": "integer"}}
+
+EVENT = {
+    "description": "One event of the stream; its data is JSON, apart from OpenAI's last one, `[DONE]`.",
+    "type": "object",
+    "properties": {"event": {"enum": ["piece", "done", "error"]}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 
 
 def route(others: Sequence[Route], *, needs_key: bool) -> Route:
@@ -62,7 +70,7 @@ def document(routes: Sequence[Route], *, needs_key: bool) -> dict[str, Any]:
 
 
 def _operation(known: Route, needs_key: bool) -> dict[str, Any]:
-    content = {kind: {"schema": {"type": "string"}} for kind in known.media}
+    content = {kind: {"schema": EVENT if kind == EVENT_STREAM else {"type": "string"}} for kind in known.media}
     if known.reply is not None:
         content["application/json"] = {"schema": _reference(known.reply)}
     if known.media == ("application/json",):

@@ -122,26 +122,27 @@ class Listener:
         Raises:
             PipelineError: The address cannot be listened on.
         """
-        self._connections: dict[int, wasyncore.dispatcher] = {}
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            self._server = waitress.create_server(
-                app,
-                map=self._connections,
-                host=address,
-                port=port,
-                threads=threads,
-                # One request ahead is read, which is what notices a client that goes away.
-                channel_request_lookahead=1,
-                connection_limit=CONNECTION_LIMIT,
-                channel_timeout=IDLE_LIMIT_S,
-                cleanup_interval=10,
-                max_request_header_size=MAX_HEADER_BYTES,
-                max_request_body_size=16 * MAX_BODY_BYTES,
-                asyncore_use_poll=True,
-                ident=None,
-            )
+            bound = socket.create_server((address, port), family=family)
         except (OSError, OverflowError) as error:
             raise PipelineError(f"cannot listen on {address}:{port} ({error}); choose another.") from error
+        self._connections: dict[int, wasyncore.dispatcher] = {}
+        self._server = waitress.create_server(
+            app,
+            map=self._connections,
+            sockets=[bound],
+            threads=threads,
+            # One request ahead is read, which is what notices a client that goes away.
+            channel_request_lookahead=1,
+            connection_limit=CONNECTION_LIMIT,
+            channel_timeout=IDLE_LIMIT_S,
+            cleanup_interval=10,
+            max_request_header_size=MAX_HEADER_BYTES,
+            max_request_body_size=16 * MAX_BODY_BYTES,
+            asyncore_use_poll=True,
+            ident=None,
+        )
         self._server.channel_class = _Channel
         host = f"[{address}]" if ":" in address else address
         self.url = f"http://{host}:{self._server.effective_port}"

@@ -36,7 +36,7 @@ LAYERS = (
     {"service.routes", "service.streaming"},
     {f"service.{name}" for name in ("native", "openai", "health", "page", "openapi")},
     {"service.app"},
-    {"service.server"},
+    {"service.server", "service.loading"},
     {"export"},
     {"demo", "doctor"},
     {"commands.__init__"},

@@ -12,5 +12,5 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-settings.register_profile("abuse", settings.get_profile("few"), max_examples=600, derandomize=False)
+settings.register_profile("abuse", settings.get_profile("few"), max_examples=700, derandomize=False)
 settings.load_profile("few")

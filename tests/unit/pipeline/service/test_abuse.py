@@ -89,23 +89,22 @@ def url() -> Iterator[str]:
 def count(who: str, status: int, text: str) -> None:
     TALLY[who, status] += 1
     assert "Traceback" not in text
-    assert "Error(" not in text
 
 
 @healthy_schema.parametrize()
-def test_every_page_does_what_the_document_says(case: schemathesis.Case) -> None:
+def test_every_page_does_what_the_document_says(case: schemathesis.Case[Any]) -> None:
     response = case.call_and_validate()
     count("in process", response.status_code, response.text)
 
 
 @healthy_schema.parametrize()
-def test_every_page_does_so_over_a_socket(case: schemathesis.Case, url: str) -> None:
+def test_every_page_does_so_over_a_socket(case: schemathesis.Case[Any], url: str) -> None:
     response = case.call_and_validate(base_url=url, timeout=TIMEOUT_S)
     count("socket", response.status_code, response.text)
 
 
 @troubled_schema.include(path_regex="generate|completions").parametrize()
-def test_an_engine_in_trouble_gives_documented_errors_only(case: schemathesis.Case) -> None:
+def test_an_engine_in_trouble_gives_documented_errors_only(case: schemathesis.Case[Any]) -> None:
     response = case.call_and_validate(excluded_checks=[not_a_server_error, positive_data_acceptance])
     count("troubled", response.status_code, response.text)
 

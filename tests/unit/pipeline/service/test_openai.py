@@ -89,7 +89,7 @@ def test_limits_are_the_styles_own_unless_asked_for(served: Served, client: open
 
 def test_parts_of_text_and_harmless_fields_are_taken(client: openai.OpenAI) -> None:
     messages: Any = [{"role": "user", "content": [{"type": "text", "text": "Why?"}]}]
-    harmless: Any = {"seed": 1, "user": "me", "n": 1, "stop": None, "presence_penalty": 0, "frequency_penalty": 0.0}
+    harmless: Any = {"seed": 1.0, "user": "me", "n": 1, "stop": None, "presence_penalty": 0, "frequency_penalty": 0.0}
     reply = client.chat.completions.create(model="tiny:terse", messages=messages, **harmless)
     assert reply.choices[0].message.content == "terse: Why?"
 

@@ -127,16 +127,34 @@ def test_a_host_without_an_address_is_refused() -> None:
 
 
 def test_the_world_is_let_in_only_with_a_key_or_by_an_explicit_word(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve = ["serve", "--run", str(tmp_path / "none"), "--host", "0.0.0.0", "--port", "0"]
-    assert main(serve) == 1
-    assert "--allow-remote-without-key" in capsys.readouterr().err
+    started: list[str] = []
+    monkeypatch.setattr("pipeline.service.server.run_server", lambda *load, **options: started.append(options["host"]))
+    monkeypatch.setattr("pipeline.service.logs.log_to_stderr", lambda: None)
+    serve = ["serve", "--run", "runs/first", "--host"]
     keys = tmp_path / "keys"
     keys.write_text("a" * 64)
-    for allowed in (["--api-keys", str(keys)], ["--allow-remote-without-key"]):
-        assert main([*serve, *allowed]) == 1
-        assert "run.json" in capsys.readouterr().err  # it went on to load the run, which does not exist
+    assert main([*serve, "0.0.0.0"]) == 1
+    assert "--allow-remote-without-key" in capsys.readouterr().err
+    assert started == []
+    assert main([*serve, "127.0.0.1"]) == 0
+    assert main([*serve, "0.0.0.0", "--api-keys", str(keys)]) == 0
+    assert main([*serve, "::", "--allow-remote-without-key"]) == 0
+    assert started == ["127.0.0.1", "0.0.0.0", "::"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--engine", "remote"],
+        ["--engine", "remote", "--remote-model", "m"],
+        ["--remote-url", "http://127.0.0.1:1/v1", "--remote-model", "m"],
+    ],
+)
+def test_another_server_needs_an_address_and_a_name(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--run", "none", *options]) == 1
+    assert "give all three or none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--max-in-flight", "0"], ["--timeout-s", "0"], ["--timeout-s", "nan"]])
