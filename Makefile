@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GOLDEN_VENV := .venv-golden
 
-.PHONY: demo test test-golden lint sabotage data-check curve bench large-data clean
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench large-data clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -16,6 +16,15 @@ test: $(READY) lint
 # The CPU smoke tests on the golden document's pins, in an environment of its own (6 GiB: its torch is a CUDA build).
 test-golden: $(GOLDEN_VENV)/.ready
 	$(GOLDEN_VENV)/bin/python -m pytest
+
+# The page in a real Chromium; 'make test' runs these tests, too, and leaves them out where there is none.
+test-page: $(READY)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo 'install Chromium first' >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser tests/unit/pipeline/service
+
+# More than 10,000 generated requests against the service with a fake engine; ends with how many got which status.
+abuse: $(READY)
+	$(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1

@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
+    config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
     config.addinivalue_line("markers", "golden: compares with outputs recorded in golden/ on the same kind of machine")
 
 

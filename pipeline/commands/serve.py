@@ -61,7 +61,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--api-keys",
         type=Path,
         metavar="FILE",
-        help="SHA-256 digests of the keys that are let in, one per line (or VERBOSITY_API_KEYS_SHA256)",
+        help="SHA-256 digests of the keys that are let in, one per line (or VERBOSITY_API_KEY_DIGESTS)",
     )
     parser.add_argument(
         "--allow-remote-without-key",

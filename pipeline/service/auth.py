@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 
-KEYS_VARIABLE = "VERBOSITY_API_KEYS_SHA256"
+KEYS_VARIABLE = "VERBOSITY_API_KEY_DIGESTS"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

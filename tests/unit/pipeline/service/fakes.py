@@ -59,7 +59,10 @@ class FakeEngine:
         if self.outcome is not None:
             ticket.fail(self.outcome)
         else:
-            ticket.finish(cast(Any, Answered(text, ticket.request.style)))
+            self.finish(ticket, text)
+
+    def finish(self, ticket: Ticket, text: str, token_count: int = 3) -> None:
+        ticket.finish(cast(Any, Answered(text, ticket.request.style, token_count)))
 
     def cancel(self, ticket: Ticket) -> None:
         ticket.cancel()
