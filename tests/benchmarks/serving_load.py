@@ -1,7 +1,7 @@
 """How many answers an engine gives, how fast and to how many at once, against the documented one after the other.
 
-``make serving-load`` writes ``serving.json``, ``serving.md`` and ``serving.svg``. Every cell is measured in this process,
-and in each round anew, serial beside continuous: their ratio does not depend on what the machine does meanwhile.
+``make serving-load`` writes ``serving.json``, ``serving.md`` and ``serving.svg``. Every cell is measured in each round,
+in this process and serial beside continuous: their ratio does not depend on what the machine does meanwhile.
 """
 
 from __future__ import annotations
