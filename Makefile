@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GOLDEN_VENV := .venv-golden
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench large-data clean
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench serving-load large-data clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -45,6 +45,10 @@ bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
 		--benchmark-json=bench-results.json
 	$(BIN)/python -m tests.benchmarks.training_report bench-results.json golden/smollm2-135m/bench
+
+# Half an hour on two cores: answers under load, continuous batching beside one after the other; RUN names a trained run.
+serving-load: $(READY)
+	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
 
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)

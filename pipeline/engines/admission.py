@@ -38,15 +38,15 @@ class Admission:
         """Take a request in and start its clock.
 
         Raises:
-            EngineFailedError: The engine is dead.
             EngineClosedError: The engine is closed or draining.
+            EngineFailedError: The engine is dead.
             EngineBusyError: ``max_in_flight`` requests are in flight.
         """
         with self._changed:
-            if self._failure is not None:
-                raise EngineFailedError("the engine is dead") from self._failure
             if self._closed:
                 raise EngineClosedError("the engine is closed")
+            if self._failure is not None:
+                raise EngineFailedError("the engine is dead") from self._failure
             if len(self._in_flight) >= self.max_in_flight:
                 raise EngineBusyError(f"{self.max_in_flight} requests are in flight")
             if not self._in_flight:

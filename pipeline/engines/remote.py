@@ -65,7 +65,7 @@ class RemoteEngine:
         except PipelineError:
             self.close()
             raise
-        self._probing = self._start(self._probe())
+        self._start(self._probe())
 
     def submit(self, request: AnswerRequest) -> Ticket:
         """Send one request on."""
