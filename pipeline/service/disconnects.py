@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
 
+logger = logging.getLogger(__name__)
 INTERVAL_S = 0.1
 """How often a connection is looked at; a client that is gone frees its place within about this time."""
 
@@ -38,8 +40,12 @@ class DisconnectWatch:
                 self._changed.wait_for(lambda: bool(self._watched))
                 watched = list(self._watched.items())
             for name, (gone, give_up) in watched:
-                if gone():
-                    self.remove(name)
+                if not gone():
+                    continue
+                self.remove(name)
+                try:
                     give_up()
+                except Exception as error:  # the thread must go on for everybody else
+                    logger.error("an abandoned answer could not be stopped", exc_info=error)
             with self._changed:
                 self._changed.wait(INTERVAL_S)

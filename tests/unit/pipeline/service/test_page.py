@@ -123,7 +123,8 @@ def test_both_answers_stream_side_by_side_with_their_figures(
         expect(region(page, title).locator("[data-figure=tokens]")).to_have_text(str(len(answer) // 5))
         for figure in ("first", "whole"):
             expect(region(page, title).locator(f"[data-figure={figure}]")).to_have_text(SECONDS)
-    expect(page.locator("#summary")).to_contain_text(f"verbose: {len(ANSWERS['verbose']) // 5} tokens in", timeout=LIMIT_MS)
+    told = f"verbose: {len(ANSWERS['verbose']) // 5} tokens in"
+    expect(page.locator("#summary")).to_contain_text(told, timeout=LIMIT_MS)
     shoot(page, f"{scheme}-{width}-done")
     left, right = (region(page, title).bounding_box() for title in ("Terse", "Verbose"))
     assert (left["y"] == right["y"]) is (width > 704)
