@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.golden_environment
 
-.PHONY: demo test test-golden lint sabotage data-check curve bench versions large-data clean
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench versions serving-load large-data clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -17,6 +17,15 @@ test: $(READY) lint
 # The same tests on the golden document's pins; its torch is a CUDA build, and runs on a CPU, too.
 test-golden:
 	$(ON_GOLDEN) -m pytest
+
+# The page in a real Chromium; 'make test' runs these tests, too, and leaves them out where there is none.
+test-page: $(READY)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo 'install Chromium first' >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser tests/unit/pipeline/service
+
+# More than 10,000 generated requests against the service with a fake engine; ends with how many got which status.
+abuse: $(READY)
+	$(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1
@@ -44,6 +53,10 @@ versions: $(READY)
 	$(ON_GOLDEN) -m tests.benchmarks.versions record golden versions-work
 	$(BIN)/python -m tests.benchmarks.versions record current versions-work
 	$(BIN)/python -m tests.benchmarks.versions compare versions-work golden/smollm2-135m/versions
+
+# Half an hour on two cores: answers under load, continuous batching beside one after the other; RUN names a trained run.
+serving-load: $(READY)
+	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
 
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)

@@ -26,7 +26,7 @@ pytest_plugins = ["pytester"]
 
 DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
 """What an acceptance run means without ``--target``: the models whose weights are real."""
-_DOCTOR = pytest.StashKey[dict[str, object]]()
+_DOCTOR: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
+    config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
     config.addinivalue_line("markers", "golden: compares with outputs recorded in golden/ on the same kind of machine")
 
 
@@ -107,7 +108,8 @@ def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     if _DOCTOR not in config.stash:
         config.stash[_DOCTOR] = _examine(config)
-    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **config.stash[_DOCTOR]}
+    found: dict[str, object] = config.stash[_DOCTOR]
+    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **found}
 
 
 def _examine(config: pytest.Config) -> dict[str, object]:

@@ -33,8 +33,8 @@ EMBEDDED_SETTINGS = {
     "model_input_names": ["input_ids", "attention_mask"],
 }
 """Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
-ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the names 4.54 adds
-token_type_ids, which its generate() then refuses."""
+ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the input names
+4.54 adds token_type_ids, which its generate() then refuses."""
 
 
 def base_model_folder(target: Target, base_model: str | None = None) -> Path:

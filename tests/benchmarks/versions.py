@@ -23,9 +23,10 @@ from harness.files import write_text_atomically
 from harness.golden.compare import answers_difference, first_token_difference, token_divergence
 from harness.golden.extension import to_text
 from harness.provenance import collect
-from pipeline.cli import DEFAULT_TARGET, apply_environment
+from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import GenerationConfig, Preset, Style, get_target, resolve_preset
 from pipeline.data.formats import read_questions
+from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA
 from pipeline.runs import RunFolder
 from tests.support import greedy_record
@@ -74,9 +75,10 @@ def record(run: RunFolder) -> dict[str, Any]:
 
 
 def _first_step(name: str, scratch: Path) -> dict[str, Any]:
-    from pipeline.model import load_tokenizer
+    from pipeline.data.store import tokenised
     from pipeline.targets import base_model_folder
-    from pipeline.train import TrainingRequest, tokenised, train
+    from pipeline.tokenizer import load_tokenizer
+    from pipeline.train import TrainingRequest, train
 
     target, preset = get_target(DEFAULT_TARGET), _one_step(name)
     run = RunFolder(scratch / name)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    {"errors", "__init__", "data.__init__", "doctor.__init__"},
+    {"errors", "__init__", "data.__init__", "doctor.__init__", "engines.__init__"},
     {"config"},
     {"environment"},
     {"gpus"},
@@ -26,8 +26,19 @@ LAYERS = (
     {"model"},
     {"trainer", "generate", "identity"},
     {"train"},
-    {"engines", "scoring", "verdicts"},
-    {"serve", "export"},
+    {"scoring", "verdicts", "engines.interface", "engines.text", "engines.processors"},
+    {"engines.admission"},
+    {"engines.serial", "engines.continuous", "engines.remote"},
+    {"engines.selection"},
+    {"service.__init__", "service.auth", "service.problems", "service.schemas", "service.disconnects", "service.logs"},
+    {"service.bodies", "service.lifecycle", "service.openai_schemas"},
+    {"service.metrics"},
+    {"service.answering"},
+    {"service.routes", "service.streaming"},
+    {f"service.{name}" for name in ("native", "openai", "health", "page", "openapi")},
+    {"service.app"},
+    {"service.server", "service.loading"},
+    {"export"},
     {"demo", "doctor.findings"},
     {"doctor.packages", "doctor.machine", "doctor.gpu", "doctor.models"},
     {"doctor.arithmetic"},
@@ -85,7 +96,8 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 def test_heavy_or_narrow_packages_have_one_room() -> None:
-    assert [path.stem for path in PIPELINE if "flask" in packages(path)] == ["serve"]
+    for narrow in ("flask", "werkzeug", "waitress", "pydantic", "prometheus_client"):
+        assert {path.parent.name for path in PIPELINE if narrow in packages(path)} == {"service"}
     knows_pytest = [path.relative_to(ROOT / "harness").as_posix() for path in HARNESS if "pytest" in packages(path)]
     assert knows_pytest == ["golden/plugin.py", "plugin.py"]
     assert [path.stem for path in PIPELINE if "pyarrow" in packages(path)] == ["store"]
@@ -103,6 +115,13 @@ def test_importing_the_command_line_loads_no_torch() -> None:
     script = f"import sys, pipeline.cli, pipeline.doctor.examine; print([m for m in {heavy} if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert finished.stdout.strip() == "[]"
+
+
+def test_importing_the_server_loads_no_torch() -> None:
+    """It listens before the model is there."""
+    script = "import sys, pipeline.service.server; print('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.strip() == "False"
 
 
 def test_remote_code_and_pickled_weights_are_never_allowed() -> None:
