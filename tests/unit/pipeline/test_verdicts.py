@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import pipeline.identity
-import pipeline.model
 from harness.seal import KEY_VARIABLE, seal
 from pipeline.cli import main
 from pipeline.errors import PipelineError
