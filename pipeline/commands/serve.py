@@ -77,7 +77,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pipeline.service.auth import KEYS_VARIABLE, ApiKeys
     from pipeline.service.lifecycle import Settings
-    from pipeline.service.logs import log_to_stderr
+    from pipeline.service.logs import logging_to_stderr
     from pipeline.service.server import is_loopback, run_server
 
     if arguments.max_in_flight < 1 or not 0 < arguments.timeout_s < float("inf"):
@@ -94,14 +94,14 @@ def _run(arguments: argparse.Namespace) -> int:
     run = RunFolder(arguments.run)
     if arguments.require_verdict:
         _require_verdict(run, arguments)
-    log_to_stderr()
-    run_server(
-        lambda: _load(run, arguments),
-        Settings(timeout_s=arguments.timeout_s, keys=keys, log_prompts=arguments.log_prompts),
-        host=arguments.host,
-        port=arguments.port,
-        max_in_flight=arguments.max_in_flight,
-    )
+    with logging_to_stderr():
+        run_server(
+            lambda: _load(run, arguments),
+            Settings(timeout_s=arguments.timeout_s, keys=keys, log_prompts=arguments.log_prompts),
+            host=arguments.host,
+            port=arguments.port,
+            max_in_flight=arguments.max_in_flight,
+        )
     return 0
 
 

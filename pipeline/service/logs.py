@@ -8,6 +8,8 @@ import re
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,13 +90,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def log_to_stderr() -> None:
-    """Send what the service and its server log to standard error."""
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Send what the service and its server log to standard error, until the end of the block."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name, level in (("pipeline", logging.INFO), ("waitress", logging.WARNING)):
-        log = logging.getLogger(name)
+    # Every request beyond the number of threads would be a line of waitress.queue; the metrics have the queue.
+    levels = {"pipeline": logging.INFO, "waitress": logging.WARNING, "waitress.queue": logging.ERROR}
+    loggers = {name: logging.getLogger(name) for name in levels}
+    before = {name: (log.handlers, log.propagate, log.level) for name, log in loggers.items()}
+    for name, log in loggers.items():
         log.handlers, log.propagate = [handler], False
-        log.setLevel(level)
-    # Every request beyond the number of threads would be a line; the metrics have the queue.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        log.setLevel(levels[name])
+    try:
+        yield
+    finally:
+        for name, log in loggers.items():
+            log.handlers, log.propagate, level = before[name]
+            log.setLevel(level)

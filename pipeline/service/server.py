@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import waitress
 from flask import Flask
@@ -57,8 +58,8 @@ def run_server(
     """
     service = Service(settings)
     ending = threading.Event()
-    _on_signals(lambda number, frame: sys.exit(0))
     listener = Listener(create_app(service), listening_address(host), port, max_in_flight + SPARE_THREADS, ending.set)
+    before = _on_signals(lambda number, frame: sys.exit(0))
     try:
         print(f"loading the model; {listener.url}/health says when it is there", flush=True)
         engine, info = load()
@@ -76,6 +77,8 @@ def run_server(
             raise PipelineError("the listening thread has died; its log has the reason. Start the server again.")
     finally:
         listener.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def listening_address(host: str) -> str:
@@ -100,9 +103,9 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(listening_address(host).partition("%")[0]).is_loopback
 
 
-def _on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handler)
+def _on_signals(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
+    """Handle the signals that ask for the end; returns who handled them before."""
+    return {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
 
 
 def _ask_once(ending: threading.Event) -> Callable[[int, FrameType | None], None]:

@@ -11,7 +11,7 @@ import threading
 from pipeline.engines.interface import Engine
 from pipeline.errors import PipelineError
 from pipeline.service.lifecycle import ServiceInfo, Settings
-from pipeline.service.logs import log_to_stderr
+from pipeline.service.logs import logging_to_stderr
 from pipeline.service.server import run_server
 from tests.unit.pipeline.service.fakes import INFO, FakeEngine
 
@@ -32,5 +32,5 @@ def load() -> tuple[Engine, ServiceInfo]:
 
 
 if __name__ == "__main__":
-    log_to_stderr()
-    run_server(load, Settings(), host="127.0.0.1", port=0, max_in_flight=4)
+    with logging_to_stderr():
+        run_server(load, Settings(), host="127.0.0.1", port=0, max_in_flight=4)

@@ -131,7 +131,6 @@ def test_the_world_is_let_in_only_with_a_key_or_by_an_explicit_word(
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr("pipeline.service.server.run_server", lambda *load, **options: started.append(options["host"]))
-    monkeypatch.setattr("pipeline.service.logs.log_to_stderr", lambda: None)
     serve = ["serve", "--run", "runs/first", "--host"]
     keys = tmp_path / "keys"
     keys.write_text("a" * 64)
