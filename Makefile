@@ -46,6 +46,7 @@ bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
 		--benchmark-json=bench-results.json
 	$(BIN)/python -m tests.benchmarks.training_report bench-results.json golden/smollm2-135m/bench
+	$(BIN)/python -m tests.benchmarks.training_profile golden/smollm2-135m/bench
 
 # The same inputs on both dependency sets, a few minutes on two cores: what docs/versions.md shows.
 versions: $(READY)
