@@ -25,7 +25,7 @@ def answer_request(body: dict[str, Any]) -> AnswerRequest:
     (style,) = (style for style in Style if message["content"].startswith(inject_token("", style)))
     prompt = message["content"].removeprefix(inject_token("", style))
     limits = GenerationConfig(body["temperature"], body["top_p"], body["min_tokens"], body["max_tokens"])
-    return AnswerRequest(prompt, style, 60, limits)
+    return AnswerRequest(prompt, style, 600, limits)
 
 
 class Server(ThreadingHTTPServer):
