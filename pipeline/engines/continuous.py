@@ -98,7 +98,7 @@ class ContinuousEngine:
     def close(self, drain_s: float = 0.0) -> None:
         """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
         self._admission.close(drain_s)
-        if self._manager.is_running():
+        if self._manager.batch_processor is not None:  # not stopped yet; a dead one, too, gives the model back
             self._manager.stop(timeout=STOP_LIMIT_S, hard_stop=True)
         self._dispatcher.join(STOP_LIMIT_S)
 

@@ -25,10 +25,17 @@ def answer_request(body: dict[str, Any]) -> AnswerRequest:
     (style,) = (style for style in Style if message["content"].startswith(inject_token("", style)))
     prompt = message["content"].removeprefix(inject_token("", style))
     limits = GenerationConfig(body["temperature"], body["top_p"], body["min_tokens"], body["max_tokens"])
-    return AnswerRequest(prompt, style, 60, limits)
+    return AnswerRequest(prompt, style, 600, limits)
 
 
-def create_server(engine: SerialEngine, key: str) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
+    """Lets as many clients connect at once as a test has."""
+
+    request_queue_size = 64
+    daemon_threads = True
+
+
+def create_server(engine: SerialEngine, key: str) -> Server:
     """The server on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,7 +79,7 @@ def create_server(engine: SerialEngine, key: str) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
-    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Server(("127.0.0.1", 0), Handler)
 
 
 def main() -> None:

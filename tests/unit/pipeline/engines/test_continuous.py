@@ -30,7 +30,7 @@ continuous = needs_continuous_batching
 
 
 def request(prompt: str = "Why?", limits: GenerationConfig = GREEDY, style: Style = Style.TERSE) -> AnswerRequest:
-    return AnswerRequest(prompt, style, 120, limits)
+    return AnswerRequest(prompt, style, 300, limits)
 
 
 def open_continuous(model: LoadedModel, **settings: int) -> ContinuousEngine:
@@ -201,7 +201,7 @@ def test_a_4_bit_model_with_its_adapter_answers(tiny_trained: TrainedModel) -> N
     alone = generate_with_style(tiny_trained.model, tiny_trained.tokenizer, "Why?", Style.TERSE, config=GREEDY)
     engine = open_continuous(tiny_trained)
     got = engine.submit(request()).result()
-    several = [engine.submit(AnswerRequest(f"Why {number}?", style, 120)) for number in range(3) for style in Style]
+    several = [engine.submit(AnswerRequest(f"Why {number}?", style, 300)) for number in range(3) for style in Style]
     for ticket in several:
         preset = GENERATION_PRESETS[ticket.request.style]
         assert preset.min_new_tokens <= ticket.result().token_count <= preset.max_new_tokens

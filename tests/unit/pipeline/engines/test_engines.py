@@ -27,7 +27,7 @@ ENDLESS = GenerationConfig(min_new_tokens=4000, max_new_tokens=4000)
 
 
 def request(
-    prompt: str = "Why?", style: Style = Style.TERSE, limits: GenerationConfig = GREEDY, timeout_s: float = 120
+    prompt: str = "Why?", style: Style = Style.TERSE, limits: GenerationConfig = GREEDY, timeout_s: float = 300
 ) -> AnswerRequest:
     return AnswerRequest(prompt, style, timeout_s, limits)
 
@@ -115,7 +115,7 @@ def test_nobody_has_to_wait_for_a_late_answer_to_be_stopped(open_engine: OpenEng
 def test_closing_refuses_what_is_new_and_lets_the_rest_finish(engine: Engine) -> None:
     limits = GenerationConfig(min_new_tokens=200, max_new_tokens=200)
     tickets = [engine.submit(request(f"Why {number}?", limits=limits)) for number in range(3)]
-    closing = threading.Thread(target=engine.close, args=(120,))
+    closing = threading.Thread(target=engine.close, args=(300,))
     closing.start()
 
     def is_closed() -> bool:
@@ -166,7 +166,7 @@ def test_what_cannot_be_answered_is_refused_and_takes_no_slot(open_engine: OpenE
 
 @pytest.mark.parametrize("style", Style)
 def test_the_styles_presets_hold(engine: Engine, style: Style) -> None:
-    answer = engine.submit(AnswerRequest("Why?", style, 120)).result()
+    answer = engine.submit(AnswerRequest("Why?", style, 300)).result()
     preset = GENERATION_PRESETS[style]
     assert answer.text
     if engine.name != "remote":  # which counts the tokens of its text anew

@@ -12,7 +12,7 @@ from pipeline.generate import answer_text
 @pytest.mark.parametrize(
     ("texts", "pieces"),
     [
-        (["Ca", "Caching", "Caching is", "Caching is fast."], ["", "", "Caching", ""]),
+        (["Ca", "Caching", "Caching is", "Caching is fast."], ["", "", "Caching", " is"]),
         (["One", "One ", "One \n\n", "One \n\ntwo", "One \n\ntwo three"], ["", "One", "", "", " \n\ntwo"]),
         (["caf\ufffd", "café", "café au"], ["", "", "café"]),
         (["", " ", "\n"], ["", "", ""]),
