@@ -107,7 +107,8 @@ def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     if _DOCTOR not in config.stash:
         config.stash[_DOCTOR] = _examine(config)
-    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **config.stash[_DOCTOR]}
+    examined = config.stash[_DOCTOR]
+    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **examined}
 
 
 def _examine(config: pytest.Config) -> dict[str, object]:
