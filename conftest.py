@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.cli import apply_environment
+from harness.report.document import portable_arguments
 from pipeline.config import PRESETS, TARGETS, Target
-from pipeline.doctor import GOLDEN_PINS
+from pipeline.doctor.findings import Finding, Report
+from pipeline.doctor.packages import GOLDEN_PINS
+from pipeline.environment import apply_environment
 from tests.acceptance.client import Endpoint
 
 apply_environment()  # before any test module imports torch
@@ -20,6 +26,7 @@ pytest_plugins = ["pytester"]
 
 DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
 """What an acceptance run means without ``--target``: the models whose weights are real."""
+_DOCTOR: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
+    config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
     config.addinivalue_line("markers", "golden: compares with outputs recorded in golden/ on the same kind of machine")
 
 
@@ -83,12 +91,47 @@ def _endpoint(url: str, config: pytest.Config) -> object:
     return pytest.param(endpoint, id=endpoint.name, marks=[subject, pytest.mark.deployment])
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Examine the machine before tests that judge take its memory."""
+    config, judges = session.config, any(item.get_closest_marker("criterion") for item in session.items)
+    if judges and not config.getoption("collectonly") and not hasattr(config, "workerinput"):
+        config.stash[_DOCTOR] = _examine(config)
+
+
 def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
-    """The GPU, if any, and the versions that the golden document pins."""
+    """The GPU, if any, the versions that the golden document pins, and what the doctor found.
+
+    The process that only collects what its workers found has collected no test, and is examined now.
+    """
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS)}
+    if _DOCTOR not in config.stash:
+        config.stash[_DOCTOR] = _examine(config)
+    found: dict[str, object] = config.stash[_DOCTOR]
+    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **found}
+
+
+def _examine(config: pytest.Config) -> dict[str, object]:
+    """The doctor's report without absolute paths, from a process of its own: it makes a CUDA context."""
+    if config.getoption("--endpoint"):
+        return {}  # another machine is judged
+    command = [sys.executable, "-m", "pipeline.cli", "doctor", "--json"]
+    finished = subprocess.run(command, cwd=config.rootpath, capture_output=True, text=True, check=False)
+    try:
+        report = json.loads(finished.stdout)
+    except ValueError:
+        detail = f"ended with status {finished.returncode} and no report"
+        report = Report((Finding("doctor", "FAIL", detail, "run verbosity doctor"),)).describe()
+    return {"doctor": _without_paths(report, config.rootpath)}
+
+
+def _without_paths(value: Any, root: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_paths(entry, root) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(entry, root) for entry in value]
+    return portable_arguments([value], root)[0] if isinstance(value, str) else value
 
 
 def pytest_golden_environment(config: pytest.Config) -> str:

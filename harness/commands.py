@@ -14,11 +14,16 @@ _REFUSED = 2
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One subcommand: what it is for, its arguments, and what it does (returning the exit status)."""
+    """One subcommand: what it is for, its arguments, what it does (returning the exit status), and what it needs.
+
+    Attributes:
+        extra: The extra of the project with the packages that it imports.
+    """
 
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    extra: str
 
 
 def _configure_compare(parser: argparse.ArgumentParser) -> None:
@@ -46,4 +51,5 @@ COMPARE = Command(
     "compare two acceptance runs; exit status 0: no regression, 1: a regression, 2: not comparable",
     _configure_compare,
     _compare,
+    extra="report",
 )

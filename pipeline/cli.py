@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +11,6 @@ from types import MappingProxyType
 from typing import Protocol
 
 from pipeline.commands import (
-    DEFAULT_TARGET,
     Command,
     data,
     demo,
@@ -24,10 +22,8 @@ from pipeline.commands import (
     train,
     verify,
 )
-from pipeline.config import GOLDEN_ENVIRONMENT, PROJECT_ENVIRONMENT
+from pipeline.environment import apply_environment
 from pipeline.errors import PipelineError
-
-__all__ = ["COMMANDS", "DEFAULT_TARGET", "apply_environment", "build_parser", "main"]
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
@@ -44,6 +40,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 )
 COMMAND_GROUP = "verbosity.commands"
 """Entry points that add subcommands; each is an object with ``help``, ``configure`` and ``run``."""
+OWN_PACKAGES = ("pipeline", "harness")
 
 
 class BrokenCommand(Command):
@@ -51,7 +48,7 @@ class BrokenCommand(Command):
 
 
 class Subcommand(Protocol):
-    """What ``Command`` is, and what a package that cannot import it offers instead."""
+    """What ``Command`` is, and what a package that cannot import it offers instead; its ``extra`` may be left out."""
 
     @property
     def help(self) -> str:
@@ -64,18 +61,6 @@ class Subcommand(Protocol):
     @property
     def run(self) -> Callable[[argparse.Namespace], int]:
         """Does it and returns the exit status."""
-
-
-def apply_environment() -> None:
-    """Set the environment variables that the user has not set; torch reads them when it is imported.
-
-    A process that a launcher started keeps its view of the GPUs, of which it takes the one with its own number.
-    """
-    wanted = {**GOLDEN_ENVIRONMENT, **PROJECT_ENVIRONMENT}
-    if "LOCAL_RANK" in os.environ:
-        del wanted["CUDA_VISIBLE_DEVICES"]
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
 
 
 def find_commands() -> dict[str, Subcommand]:
@@ -116,7 +101,7 @@ def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a ``PipelineError`` ends as one line on standard error and its exit status."""
+    """Run one subcommand; a ``PipelineError`` and a missing package end as one line on standard error."""
     apply_environment()
     commands = find_commands()
     parser = build_parser(commands)
@@ -129,6 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         print(f"verbosity {options.command}: {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        extra: str = getattr(command, "extra", "")
+        if not extra or not error.name or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        print(
+            f"verbosity {options.command}: needs {error.name}, which is not installed; run: "
+            f"pip install 'verbosity[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every difference between the two supported dependency sets, and nothing else."""
+"""Every difference between the two supported dependency sets, and what torch tells of a CPU by a private name only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 import transformers
 from packaging.version import Version
+
+from pipeline.errors import PipelineError
 
 TRANSFORMERS_5 = Version(transformers.__version__) >= Version("5.0")
 
@@ -38,3 +40,16 @@ def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
     fields = transformers.TrainingArguments.__dataclass_fields__
     name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def require_continuous_batching() -> None:
+    """See that transformers decodes many answers at once; before 5 it did so without guards and by other names.
+
+    Raises:
+        PipelineError: The installed version does not.
+    """
+    if not TRANSFORMERS_5:
+        raise PipelineError(
+            f"continuous batching needs transformers 5, and {transformers.__version__} is installed;"
+            " choose the engine serial."
+        )

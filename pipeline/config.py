@@ -15,20 +15,6 @@ from typing import Any, Literal
 
 from pipeline.errors import PipelineError
 
-GOLDEN_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
-    {
-        "CUDA_VISIBLE_DEVICES": "0",
-        "ACCELERATE_USE_DEEPSPEED": "0",
-        "ACCELERATE_USE_FSDP": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-    }
-)
-"""Environment variables of the golden document; the commands set them before torch is imported."""
-
-PROJECT_ENVIRONMENT: Mapping[str, str] = MappingProxyType({"HF_HUB_OFFLINE": "1", "THP_MEM_ALLOC_ENABLE": "1"})
-"""The project's own: nothing is fetched at run time, and huge pages make single answers on a CPU a quarter faster."""
-
 GIB = 1024**3
 
 
@@ -256,6 +242,8 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         )
     }
 )
+DEFAULT_PORT = 8000
+"""Where ``verbosity serve`` listens unless told otherwise."""
 DEFAULT_BASE_MODEL = "/home/ubuntu/mistral-7b-v0.3"
 """Where the golden document keeps Mistral's weights; ``--base-model`` and ``VERBOSITY_BASE_MODEL`` override it."""
 

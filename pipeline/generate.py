@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from transformers import GenerationConfig as HFGenerationConfig
+from transformers import StoppingCriteriaList
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.data.encoding import prompt_ids
@@ -26,8 +27,10 @@ class Generation:
         text: The answer without special tokens.
         token_ids: Ids of the answer, its EOS left out.
         finish_reason: ``eos`` (ended by itself), ``length`` (cut by the cap) or ``time`` (cut by the time limit).
-        latency_s: Seconds from the call to the whole answer; for a batch, of the whole batch.
+        latency_s: Seconds from the call to the whole answer; for a batch, of the whole batch. An engine counts from
+            ``submit``.
         style: The style asked for; None when no token was put in front.
+        first_token_s: Seconds from an engine's ``submit`` to the first token; None where it is not known.
     """
 
     text: str
@@ -35,11 +38,24 @@ class Generation:
     finish_reason: FinishReason
     latency_s: float
     style: Style | None
+    first_token_s: float | None = None
 
     @property
     def token_count(self) -> int:
         """Tokens of the answer, its EOS left out."""
         return len(self.token_ids)
+
+
+Watch = Callable[[list[int]], bool]
+"""Called with an answer's token ids after each of them; the answer goes on while it returns True."""
+
+
+def _watching(watch: Watch, prompt_tokens: int) -> StoppingCriteriaList:
+    def stops(input_ids: torch.Tensor, scores: Any, **keywords: Any) -> torch.Tensor:
+        stop = not watch(input_ids[0, prompt_tokens:].tolist())
+        return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
+
+    return StoppingCriteriaList([stops])
 
 
 def styled_prompt_ids(tokenizer: Any, prompt: str, style: Style | None) -> list[int]:
@@ -62,6 +78,7 @@ def generate_with_style(
     *,
     config: GenerationConfig | None = None,
     max_time_s: float | None = None,
+    watch: Watch | None = None,
 ) -> Generation:
     """Answer one prompt.
 
@@ -72,12 +89,13 @@ def generate_with_style(
         style: How long the answer should be.
         config: Decoding limits; the style's documented preset when None.
         max_time_s: Seconds after which the answer is cut.
+        watch: Sees the answer grow and may cut it.
 
     Raises:
         PipelineError: The prompt holds a style token.
     """
     chosen = config or GENERATION_PRESETS[style]
-    return generate_batch(model, tokenizer, [(prompt, style)], chosen, max_time_s=max_time_s)[0]
+    return generate_batch(model, tokenizer, [(prompt, style)], chosen, max_time_s=max_time_s, watch=watch)[0]
 
 
 def generate_batch(
@@ -87,8 +105,11 @@ def generate_batch(
     config: GenerationConfig,
     *,
     max_time_s: float | None = None,
+    watch: Watch | None = None,
 ) -> list[Generation]:
     """Answer several prompts at once with one set of limits; prompts are padded on the left.
+
+    A ``watch`` sees the first row only.
 
     Raises:
         PipelineError: A prompt holds a style token.
@@ -103,6 +124,7 @@ def generate_batch(
             input_ids=input_ids.to(model.device),
             attention_mask=attention_mask.to(model.device),
             generation_config=decoding(config, tokenizer, max_time_s),
+            **({"stopping_criteria": _watching(watch, longest)} if watch else {}),
         )
     answers = output[:, longest:].tolist()
     latency_s = time.perf_counter() - started
@@ -139,5 +161,10 @@ def finished(
         answer, reason = answer[: answer.index(tokenizer.eos_token_id)], "eos"
     else:
         reason = "length" if len(answer) >= config.max_new_tokens else "time"
-    text = tokenizer.decode(answer, skip_special_tokens=True).strip()
-    return Generation(text, tuple(answer), reason, latency_s, style)
+    return Generation(answer_text(answer, tokenizer), tuple(answer), reason, latency_s, style)
+
+
+def answer_text(answer: Sequence[int], tokenizer: Any) -> str:
+    """An answer's token ids as text, without special tokens and white space at its ends."""
+    text: str = tokenizer.decode(answer, skip_special_tokens=True)
+    return text.strip()

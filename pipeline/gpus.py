@@ -10,11 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.config import GIB
+from pipeline.environment import torch_is_installed
 from pipeline.errors import PipelineError
 
 CUDA_CONTEXT_BYTES = int(0.78 * GIB)
 """What a process holds on a GPU outside torch's allocator (CUDA context, kernels of cuBLAS and bitsandbytes): the
 driver's 11.57 GiB less 10.79 reserved, from one golden run on an H200; smaller GPUs need less."""
+
+TRAINING_LIBRARIES_BYTES = 360 * 1024**2
+"""Resident memory that torch and PEFT add to a process: measured with torch 2.13.0's CPU build (2.7.1's CUDA build: 545
+MiB); counted only where a plan is made without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +93,35 @@ def this_device(kind: str) -> Device:
         PipelineError: ``cuda`` was asked for and there is none.
     """
     import psutil
-    import torch
 
     if kind == "cpu":
         available_bytes = psutil.virtual_memory().available + resident_bytes()
-        return Device("this CPU", kind, available_bytes, threads=torch.get_num_threads())
-    if not torch.cuda.is_available():
+        return Device("this CPU", kind, available_bytes, threads=_cpu_threads())
+    if not _cuda_is_available():
         raise PipelineError(f"no CUDA device found; name the GPU to plan for: --gpu {'|'.join(GPUS)}.")
+    import torch
+
     name = torch.cuda.get_device_name(0)
     # Asking creates the context, which is then no longer free.
     return Device(name, kind, torch.cuda.mem_get_info()[0] + CUDA_CONTEXT_BYTES, find_gpu(name))
+
+
+def _cuda_is_available() -> bool:
+    if not torch_is_installed():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _cpu_threads() -> int:
+    if not torch_is_installed():
+        import psutil
+
+        return psutil.cpu_count(logical=False) or 1
+    import torch
+
+    return torch.get_num_threads()
 
 
 def find_gpu(device_name: str) -> Gpu | None:
@@ -111,6 +135,11 @@ def resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def missing_libraries_bytes() -> int:
+    """Resident memory of what training imports and this process could not, because torch is not installed."""
+    return 0 if torch_is_installed() else TRAINING_LIBRARIES_BYTES
 
 
 def peak_resident_bytes() -> int:

@@ -70,8 +70,7 @@ def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, An
     Raises:
         PipelineError: The base weights or their tokenizer are not on this machine.
     """
-    from pipeline.model import load_tokenizer
-    from pipeline.style_rows import style_token_ids
+    from pipeline.tokenizer import load_tokenizer, style_token_ids
 
     target = get_target(_recorded(run, run.read_record(), "target"))
     folder = base_model_folder(target, base_model)

@@ -58,7 +58,8 @@ def use_answer_loss(model: Any) -> None:
         with torch.autocast(hidden.device.type, enabled=False):
             answers = hidden[answered].to(head.dtype)
             total: torch.Tensor = _FrozenHeadLoss.apply(answers, head, following[answered])  # type: ignore[no-untyped-call]
-            return total / num_items_in_batch
+            shared: torch.Tensor = total / num_items_in_batch
+        return shared
 
     base.loss_function = loss
 

@@ -1,4 +1,4 @@
-"""Loading the tokenizer and the 4-bit base model, teaching it the style tokens, attaching and saving the adapter."""
+"""Loading the 4-bit base model, teaching it the style tokens, attaching and saving the adapter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
-from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers import GenerationConfig as HFGenerationConfig
 
 from pipeline.compat import cpu_compute_dtype, dtype_argument
@@ -19,7 +19,6 @@ from pipeline.config import (
     AdapterConfig,
     Preset,
     QuantizationConfig,
-    Style,
     Target,
     get_target,
     with_compute_dtype,
@@ -30,8 +29,9 @@ from pipeline.inference import for_inference
 from pipeline.processes import local_gpu
 from pipeline.quantization import QuantizationCensus, quantization_census
 from pipeline.runs import RunFolder
-from pipeline.style_rows import add_style_rows, replace_rows_after_lookup, style_token_ids
-from pipeline.targets import base_model_folder, chat_template
+from pipeline.style_rows import add_style_rows, replace_rows_after_lookup
+from pipeline.targets import base_model_folder
+from pipeline.tokenizer import load_tokenizer, style_token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -47,35 +47,6 @@ def hardware_preset(preset: Preset, device: str) -> Preset:
             raise PipelineError("no CUDA device found; choose a CPU target or run on a machine with a GPU.")
         return preset
     return with_compute_dtype(preset, cpu_compute_dtype())
-
-
-def load_tokenizer(folder: Path, target: Target) -> Any:
-    """The tokenizer with a chat template, a pad token and the two style tokens.
-
-    Raises:
-        PipelineError: The folder holds no tokenizer, or a style token splits into several ids.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"{folder}: no usable tokenizer ({error}); put the model's tokenizer files there."
-        ) from error
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = chat_template(target)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.add_tokens(
-        [AddedToken(style.token, special=True, normalized=False) for style in Style], special_tokens=True
-    )
-    for style in Style:
-        if tokenizer(style.token, add_special_tokens=False)["input_ids"] != [
-            tokenizer.convert_tokens_to_ids(style.token)
-        ]:
-            raise PipelineError(
-                f"{folder}: the tokenizer splits {style.token}; use a tokenizer that keeps added tokens whole."
-            )
-    return tokenizer
 
 
 def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:

@@ -13,7 +13,7 @@ from pipeline.config import GIB, Preset, Target, TrainingConfig, resolve_preset,
 from pipeline.data.batches import padded_length, training_batches
 from pipeline.errors import PipelineError
 from pipeline.footprint import PHASES, MicroBatch, Needs
-from pipeline.gpus import GPUS, Device, resident_bytes, this_device
+from pipeline.gpus import GPUS, Device, missing_libraries_bytes, resident_bytes, this_device
 from pipeline.synthetic import MistralShape
 
 CPU_FLOPS_PER_THREAD = 32e9
@@ -128,7 +128,8 @@ def make_plan(preset: Preset, shape: MistralShape, data: Any, device: Device) ->
         device: Where.
     """
     needs, batches = Needs(shape, preset, device.kind), micro_batches(data, preset.training)
-    return Plan(needs, device, batches, needs.components(batches, resident_bytes()))
+    process_bytes = resident_bytes() + missing_libraries_bytes()
+    return Plan(needs, device, batches, needs.components(batches, process_bytes))
 
 
 def micro_batches(data: Any, training: TrainingConfig) -> list[MicroBatch]:

@@ -17,7 +17,7 @@ from pipeline.data.batches import IGNORED_LABEL, collate
 from pipeline.data.encoding import EncodedExample
 from pipeline.errors import PipelineError
 from pipeline.generate import Generation, decoding, finished, styled_prompt_ids
-from pipeline.style_rows import style_token_ids
+from pipeline.tokenizer import style_token_ids
 
 TOP_TOKENS = 5
 """Alternatives kept for each generated token."""

@@ -31,11 +31,6 @@ def add_style_rows(model: Any, tokenizer: Any) -> None:
                 weight[row] = weight[words].float().mean(dim=0).to(weight.dtype)
 
 
-def style_token_ids(tokenizer: Any) -> list[int]:
-    """Ids of the two style tokens, in the order of ``Style``."""
-    return [tokenizer.convert_tokens_to_ids(style.token) for style in Style]
-
-
 def replace_rows_after_lookup(model: Any) -> None:
     """Let a model with trained rows look tokens up in the base's embeddings and replace theirs, which is the same.
 

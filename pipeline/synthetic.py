@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
-from transformers import GenerationConfig, MistralConfig
 
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
+
+if TYPE_CHECKING:
+    from transformers import MistralConfig
 
 INITIALIZER_STD = 0.02
 """Standard deviation of the normal distribution that Mistral's own initialisation uses."""
@@ -99,6 +100,8 @@ class MistralShape:
 
     def config(self) -> MistralConfig:
         """The transformers configuration of this shape (Mistral v0.3: no sliding window, rope base 1e6)."""
+        from transformers import MistralConfig
+
         return MistralConfig(
             vocab_size=self.vocabulary_size,
             hidden_size=self.hidden_size,
@@ -123,12 +126,15 @@ SHAPES = {
     "mistral-7b-v0.3": MISTRAL_7B,
     "mistral-7b-v0.3-synthetic": MISTRAL_7B,
     "tiny-mistral": MistralShape(64, 128, 2, 4, 2),
+    "smollm2-135m": MistralShape(576, 1536, 30, 9, 3, 49152, tied_head=True),
 }
-"""By target; the first one's weights are real and only planned with the shape."""
+"""By target; where the weights are real, only planning takes the shape from here."""
 
 
 def write_random_mistral(folder: Path, shape: MistralShape, seed: int = 0) -> None:
     """Write config, bfloat16 safetensors shards (one layer each) and their index."""
+    from transformers import GenerationConfig
+
     shape.config().save_pretrained(folder)
     GenerationConfig(bos_token_id=1, eos_token_id=2).save_pretrained(folder)
     shards = list(shape.shards())
@@ -148,6 +154,9 @@ def write_random_mistral(folder: Path, shape: MistralShape, seed: int = 0) -> No
 
 def _write_shard(path: Path, shard: Mapping[str, tuple[int, int]], seed: int) -> int:
     """Write one shard; returns the bytes of its tensors."""
+    import torch
+    from safetensors.torch import save_file
+
     generator, tensors = torch.Generator().manual_seed(seed), {}
     for name, (rows, columns) in shard.items():
         if columns:

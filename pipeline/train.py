@@ -16,18 +16,17 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from pipeline.compat import checkpointing_arguments, warmup_arguments
-from pipeline.config import Preset, Target, TrainingConfig
+from pipeline.config import Preset, Target
 from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
-from pipeline.data.formats import find_sources
-from pipeline.data.store import EncodingRequest, encoded_dataset
+from pipeline.data.store import tokenised
+from pipeline.environment import environment_values
 from pipeline.errors import PipelineError
-from pipeline.files import sha256_of, weights_digest, write_text
+from pipeline.files import weights_digest, write_text
 from pipeline.lean import share_inputs, use_answer_loss
 from pipeline.model import (
     attach_adapter,
     hardware_preset,
     load_base,
-    load_tokenizer,
     save_adapter,
 )
 from pipeline.plan import warn_of_memory
@@ -36,6 +35,7 @@ from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, checkpoint_step, package_versions
 from pipeline.style_rows import add_style_rows
 from pipeline.targets import base_model_folder
+from pipeline.tokenizer import load_tokenizer
 from pipeline.trainer import (
     StepMetrics,
     StepRecordingTrainer,
@@ -90,7 +90,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         if earlier is not None and earlier["status"] == "completed":
             return earlier
         warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
-        run.update(**job.identity, status="running", versions=package_versions(), seed=training.seed)
+        settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
+        run.update(**job.identity, **settings, status="running")
         try:
             run.update(**_train(job), status="completed", reason=None)
         except BaseException as error:
@@ -180,23 +181,6 @@ def _remedy(error: BaseException) -> str | None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
         return f"out of memory ({error}); close what else uses it or train with --preset lean"
     return None
-
-
-def tokenised(
-    path: Path, tokenizer: Any, base_folder: Path, training: TrainingConfig
-) -> tuple[Any, dict[str, str | int]]:
-    """The encoded examples, and what names them in the run's record.
-
-    Raises:
-        PipelineError: Bad data, named by file, line and field.
-    """
-    sources = find_sources(path)
-    for source in sources:
-        print(f"data: {source.path.name} ({source.format.name})", flush=True)
-    tokenizer_sha256 = sha256_of(*sorted(base_folder.glob("tokenizer*")))
-    request = EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
-    data = encoded_dataset(request)
-    return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
 
 
 def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, Any]:

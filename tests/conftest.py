@@ -26,7 +26,7 @@ def tiny_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_folder: Path) -> Any:
-    from pipeline.model import load_tokenizer
+    from pipeline.tokenizer import load_tokenizer
 
     return load_tokenizer(tiny_folder, TINY)
 

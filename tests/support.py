@@ -11,12 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.config import TARGETS, Style, resolve_preset
+from pipeline.config import TARGETS, GenerationConfig, Style, resolve_preset
 from pipeline.files import TRAINING_DATA
 from pipeline.runs import RunFolder
 
 if TYPE_CHECKING:
     from pipeline.generate import Generation
+    from pipeline.model import LoadedModel
     from pipeline.train import TrainingRequest
 
 ANNOUNCEMENT = "listening on "
@@ -77,6 +78,20 @@ class Counterfactuals:
     no_token: list[Generation]
     adapter_off: dict[Style, list[Generation]]
     swapped: dict[Style, list[Generation]]
+
+
+def greedy_record(model: LoadedModel, question: str, style: Style, config: GenerationConfig) -> dict[str, Any]:
+    """A greedy answer as `harness.golden.compare` takes it, with the likeliest tokens of every step."""
+    from pipeline.scoring import greedy_with_log_probabilities
+
+    answer, likeliest = greedy_with_log_probabilities(model.model, model.tokenizer, question, style, config)
+    return {
+        "text": answer.text,
+        "token_ids": list(answer.token_ids),
+        "token_count": answer.token_count,
+        "finish_reason": answer.finish_reason,
+        "top5": [[[token, round(value, 4)] for token, value in step] for step in likeliest],
+    }
 
 
 @dataclass

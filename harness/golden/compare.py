@@ -140,18 +140,35 @@ def batched_difference(recorded: Any, observed: Any) -> str | None:
 
     Source: `check_logprobs_close` in `tests/models/utils.py` of vllm-project/vllm, which lets a shorter output pass.
     """
-    problem = _problem("recorded", recorded) or _problem("observed", observed)
-    if problem is not None:
-        return problem
+    different = first_token_difference(recorded, observed)
+    if different is not None:
+        return different
     if recorded["token_count"] != observed["token_count"]:
         return f"{observed['token_count']} tokens instead of {recorded['token_count']}"
     if recorded["finish_reason"] != observed["finish_reason"]:
         return f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}"
+    return None
+
+
+def first_token_difference(recorded: Any, observed: Any) -> str | None:
+    """Return how two greedy answers part, or None where they do not or where each token is a likely one to the other.
+
+    At the first token that differs each must be among the other's five likeliest. What follows has another context and
+    is not compared, so neither is its length; this is for arithmetic that nothing promises to be the same.
+
+    Args:
+        recorded: As for `greedy_difference`.
+        observed: The same of the other run.
+    """
+    problem = _problem("recorded", recorded) or _problem("observed", observed)
+    if problem is not None:
+        return problem
     index = token_divergence(recorded["token_ids"], observed["token_ids"])
     if index is None:
         return None
-    mutual = recorded["token_ids"][index] in dict(observed["top5"][index]) and observed["token_ids"][index] in dict(
-        recorded["top5"][index]
+    mutual = all(
+        index < len(other["top5"]) and _token_at(one, index) in dict(other["top5"][index])
+        for one, other in ((recorded, observed), (observed, recorded))
     )
     return None if mutual else _describe_divergence(recorded, observed, index)
 

@@ -61,6 +61,7 @@ def _page(document: Mapping[str, Any], groups: list[list[Figure]]) -> str:
         subjects=[_subject(subject, figures) for subject, figures in zip(document["subjects"], groups, strict=True)],
         goldens=view.golden_rows(document),
         packages=view.package_rows(document),
+        doctor={"rows": view.doctor_rows(document), "summary": view.doctor_summary(document)},
         origin=view.origin_rows(document),
         changes=_changes(document.get("changes")),
     )

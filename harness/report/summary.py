@@ -32,6 +32,7 @@ def report_markdown(document: Mapping[str, Any], figures: Sequence[Figure]) -> s
         _section(
             "Packages", _table(("package", "version here", "golden pin", "comparison"), view.package_rows(document))
         ),
+        _section("Doctor", _doctor(document)),
         _section("Provenance", "".join(f"- {markdown(k)}: {markdown(v)}\n" for k, v in view.origin_rows(document))),
     ]
     return "\n".join(part for part in parts if part)
@@ -63,6 +64,15 @@ def _changes(document: Mapping[str, Any]) -> str:
     if changes["refused"]:
         return origin + f"The two runs cannot be compared: {markdown(changes['refused'])}\n"
     return origin + changes_markdown(changes)
+
+
+def _doctor(document: Mapping[str, Any]) -> str:
+    rows = view.doctor_rows(document)
+    if not rows:
+        return ""
+    return f"{markdown(view.doctor_summary(document))}\n\n" + _folded(
+        "checks", _table(("check", "level", "detail", "remedy"), rows)
+    )
 
 
 def _subject_sections(subject: Mapping[str, Any]) -> str:

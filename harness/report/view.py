@@ -10,7 +10,7 @@ from harness.report.values import ABSENT, flat_pairs, margin_text, value_text
 OUTCOMES = ("PASS", "FAIL", "UNDECIDED", "NOT_RUN", "NOT_APPLICABLE")
 _MEMORY_SUFFIXES = ("_gib", "_mib", "_bytes")
 _MEMORY_UNITS = ("GiB", "MiB", "bytes")
-_OWN_TABLE = ("packages", "golden_pins")
+_OWN_TABLE = ("packages", "golden_pins", "doctor")
 
 
 def outcome_counts(subject: Mapping[str, Any]) -> dict[str, int]:
@@ -70,8 +70,20 @@ def package_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]
     return rows
 
 
+def doctor_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return check, level, detail and remedy of everything that the doctor found; nothing where it was not asked."""
+    findings = document["provenance"].get("doctor", {}).get("findings", [])
+    return [(finding["check"], finding["level"], finding["detail"], finding["remedy"]) for finding in findings]
+
+
+def doctor_summary(document: Mapping[str, Any]) -> str:
+    """Return the doctor's last sentence; empty where it was not asked."""
+    summary: str = document["provenance"].get("doctor", {}).get("summary", "")
+    return summary
+
+
 def origin_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the origin of the results as pairs of property and value; packages have a table of their own."""
+    """Return the origin of the results as pairs of property and value, without what has a table of its own."""
     origin = {key: value for key, value in document["provenance"].items() if key not in _OWN_TABLE}
     arguments = " ".join(document["pytest_arguments"]) or "none"
     return [

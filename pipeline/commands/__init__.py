@@ -15,11 +15,16 @@ DEFAULT_TARGET = "smollm2-135m"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One subcommand: what it is for, its arguments, and what it does (returning the exit status)."""
+    """One subcommand: what it is for, its arguments, what it does (returning the exit status), and what it needs.
+
+    Attributes:
+        extra: The extra of the project with the packages that it imports; empty where none is needed.
+    """
 
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    extra: str = ""
 
 
 def base_arguments(parser: argparse.ArgumentParser) -> None:

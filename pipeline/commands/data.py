@@ -46,16 +46,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipeline.data.formats import find_sources, read_questions
     from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
     from pipeline.data.store import stream_with_progress
-    from pipeline.model import load_tokenizer
-    from pipeline.targets import base_model_folder
+    from pipeline.targets import planning_folder
+    from pipeline.tokenizer import load_tokenizer
 
     sources = find_sources(arguments.path)
     max_tokens = PRESETS["lean"].training.max_sequence_tokens
     targets = {name: TARGETS[target] for name, target in CHECKED_TOKENIZERS.items()}
-    counters = {
-        name: partial(answer_lengths, load_tokenizer(base_model_folder(target), target), max_tokens)
-        for name, target in targets.items()
-    }
+    counters = {}
+    for name, target in targets.items():
+        with planning_folder(target) as folder:
+            counters[name] = partial(answer_lengths, load_tokenizer(folder, target), max_tokens)
     document = check_examples(stream_with_progress(sources), read_questions(arguments.held_out), counters)
     document = {"files": describe_files(sources), **document}
     print(to_markdown(document), end="")
@@ -64,4 +64,4 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if is_clean(document) else 1
 
 
-COMMAND = Command("check training data, the shipped set or your own", _configure, _run)
+COMMAND = Command("check training data, the shipped set or your own", _configure, _run, extra="train")

@@ -22,4 +22,4 @@ def _run(arguments: argparse.Namespace) -> int:
     return run_demo(get_target(arguments.target), arguments.output)
 
 
-COMMAND = Command("the main job: train the embedded model, accept it, show the verdict", _configure, _run)
+COMMAND = Command("the main job: train the embedded model, accept it, show the verdict", _configure, _run, extra="demo")

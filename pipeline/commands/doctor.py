@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 
 from pipeline.commands import Command
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline.doctor import examine
+    from pipeline.doctor.examine import examine
 
-    findings = examine()
+    report = examine()
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        print(json.dumps(report.describe(), indent=2))
     else:
-        for finding in findings:
-            print(
-                f"{finding.level:4}  {finding.subject}: {finding.detail}"
-                + (f" -> {finding.remedy}" if finding.remedy else "")
-            )
-    return 1 if any(finding.level == "FAIL" for finding in findings) else 0
+        print(*report.findings, "", report.summary, sep="\n")
+    return 1 if report.level == "FAIL" else 0
 
 
-COMMAND = Command("say what this machine can run, and why not", _configure, _run)
+COMMAND = Command("say what this machine can run, and why not; exit status 1 if a check fails", _configure, _run)

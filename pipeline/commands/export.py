@@ -40,4 +40,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("write a run's model as an ordinary model folder, the adapter merged", _configure, _run)
+COMMAND = Command(
+    "write a run's model as an ordinary model folder, the adapter merged", _configure, _run, extra="train"
+)

@@ -33,4 +33,4 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("answer one prompt with a trained adapter", _configure, _run)
+COMMAND = Command("answer one prompt with a trained adapter", _configure, _run, extra="train")

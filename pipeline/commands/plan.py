@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from pipeline.commands import Command, base_arguments, recipe_arguments
-from pipeline.config import get_target, resolve_preset
+from pipeline.config import Preset, get_target, resolve_preset
+from pipeline.environment import torch_is_installed
 from pipeline.errors import PipelineError
 from pipeline.gpus import GPUS, named_gpu, this_device
 
@@ -21,18 +23,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.gpu and arguments.device == "cpu":
         raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
-    # What training imports is imported here too, so that this process holds what that one will before it loads.
-    from pipeline.model import hardware_preset, load_tokenizer
+    from pipeline.data.store import tokenised
     from pipeline.plan import make_plan, remedy, with_vocabulary
     from pipeline.synthetic import MistralShape
     from pipeline.targets import planning_folder
-    from pipeline.train import tokenised
+    from pipeline.tokenizer import load_tokenizer
 
     target = get_target(arguments.target)
     device = named_gpu(arguments.gpu) if arguments.gpu else this_device(arguments.device or target.device)
     preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
     if device.kind == "cpu":
-        preset = hardware_preset(preset, "cpu")
+        preset = _preset_on_this_cpu(preset)
     with planning_folder(target, arguments.base_model) as folder:
         tokenizer = load_tokenizer(folder, target)
         shape = with_vocabulary(MistralShape.of_folder(folder), len(tokenizer))
@@ -42,6 +43,17 @@ def _run(arguments: argparse.Namespace) -> int:
     print(plan.describe_fit() + ("" if plan.fits else f"; {remedy(plan, target, data)}"))
     print(plan.describe_time())
     return 0 if plan.fits else 1
+
+
+def _preset_on_this_cpu(preset: Preset) -> Preset:
+    if not torch_is_installed():
+        print("plan: without torch, bfloat16 arithmetic and a thread for each core are assumed", file=sys.stderr)
+        return preset
+    # What training imports is imported here too, so that this process holds what that one will before it loads.
+    import pipeline.train  # noqa: F401
+    from pipeline.model import hardware_preset
+
+    return hardware_preset(preset, "cpu")
 
 
 COMMAND = Command("predict a run's memory and time before it starts", _configure, _run)

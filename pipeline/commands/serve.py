@@ -3,55 +3,116 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands import Command, run_arguments
-from pipeline.config import Style
+from pipeline.config import DEFAULT_PORT
 from pipeline.errors import PipelineError
 from pipeline.runs import RunFolder
 from pipeline.verdicts import check_verdict
+
+if TYPE_CHECKING:
+    from pipeline.engines.interface import Engine
+    from pipeline.service.lifecycle import ServiceInfo
+
+REMOTE_KEY_VARIABLE = "VERBOSITY_REMOTE_API_KEY"
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     run_arguments(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port; 0 takes a free one (default: %(default)s)"
+    )
     parser.add_argument(
         "--require-verdict",
         type=Path,
         metavar="FILE",
         help="start only if this verdict.json accepts the run, here and as it is now",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("serial", "continuous", "remote"),
+        default="serial",
+        help="one answer after the other, all together, or by another server (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--remote-url", metavar="URL", help="of the OpenAI-compatible server behind --engine remote, with /v1"
+    )
+    parser.add_argument(
+        "--remote-model",
+        metavar="NAME",
+        help=f"its name for the run's model (the server's key, if it wants one, in {REMOTE_KEY_VARIABLE})",
+    )
+    parser.add_argument(
+        "--max-in-flight",
+        type=int,
+        default=8,
+        metavar="N",
+        help="answers running and waiting together, beyond which requests get 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=28.0,
+        metavar="SECONDS",
+        help="time for one whole answer, then 504 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--api-keys",
+        type=Path,
+        metavar="FILE",
+        help="SHA-256 digests of the keys that are let in, one per line (or VERBOSITY_API_KEY_DIGESTS)",
+    )
+    parser.add_argument(
+        "--allow-remote-without-key",
+        action="store_true",
+        help="listen beyond this machine although no key is asked for",
+    )
+    parser.add_argument("--log-prompts", action="store_true", help="write the users' words into the log")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import torch
+    from pipeline.service.auth import KEYS_VARIABLE, ApiKeys
+    from pipeline.service.lifecycle import Settings
+    from pipeline.service.logs import logging_to_stderr
+    from pipeline.service.server import is_loopback, run_server
 
-    from pipeline.config import GIB
-    from pipeline.data.encoding import prompt_ids
-    from pipeline.engines import SerialEngine
-    from pipeline.generate import Generation, generate_with_style
-    from pipeline.model import load_trained
-    from pipeline.serve import ServiceInfo, create_app, run_server
-
+    if arguments.max_in_flight < 1 or not 0 < arguments.timeout_s < float("inf"):
+        raise PipelineError("--max-in-flight and --timeout-s must be positive.")
+    remote = arguments.engine == "remote"
+    if any((given is not None) is not remote for given in (arguments.remote_url, arguments.remote_model)):
+        raise PipelineError("--remote-url and --remote-model belong to --engine remote; give all three or none.")
+    keys = ApiKeys.load(arguments.api_keys, os.environ.get(KEYS_VARIABLE))
+    if not (keys or arguments.allow_remote_without_key or is_loopback(arguments.host)):
+        raise PipelineError(
+            f"--host {arguments.host} lets everybody in who reaches this machine; give --api-keys FILE, or say "
+            "--allow-remote-without-key."
+        )
     run = RunFolder(arguments.run)
     if arguments.require_verdict:
         _require_verdict(run, arguments)
-    trained = load_trained(run, device=arguments.device, base_model=arguments.base_model)
-
-    def generate(prompt: str, style: Style, max_time_s: float) -> Generation:
-        return generate_with_style(trained.model, trained.tokenizer, prompt, style, max_time_s=max_time_s)
-
-    info = ServiceInfo(
-        model=trained.target.name,
-        adapter=trained.adapter_sha256,
-        gpu_memory_gib=lambda: torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else 0.0,
-        count_tokens=lambda prompt: len(prompt_ids(trained.tokenizer, prompt)),
-        max_prompt_tokens=1024,
-    )
-    engine = SerialEngine(generate)
-    run_server(create_app(engine, info), engine, host=arguments.host, port=arguments.port)
+    with logging_to_stderr():
+        run_server(
+            lambda: _load(run, arguments),
+            Settings(timeout_s=arguments.timeout_s, keys=keys, log_prompts=arguments.log_prompts),
+            host=arguments.host,
+            port=arguments.port,
+            max_in_flight=arguments.max_in_flight,
+        )
     return 0
+
+
+def _load(run: RunFolder, arguments: argparse.Namespace) -> tuple[Engine, ServiceInfo]:
+    from pipeline.service.loading import Remote, load_local, load_remote
+
+    bound, base_model = arguments.max_in_flight, arguments.base_model
+    if arguments.engine == "remote":
+        remote = Remote(arguments.remote_url, arguments.remote_model, os.environ.get(REMOTE_KEY_VARIABLE))
+        return load_remote(run, remote, max_in_flight=bound, base_model=base_model)
+    return load_local(run, arguments.engine, max_in_flight=bound, device=arguments.device, base_model=base_model)
 
 
 def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:
@@ -61,4 +122,4 @@ def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:
         raise PipelineError(f"not started: {verdict} does not cover {run.path}: {'; '.join(complaints)}")
 
 
-COMMAND = Command("serve POST /generate and GET /health", _configure, _run)
+COMMAND = Command("serve POST /generate and GET /health", _configure, _run, extra="serve")

@@ -56,4 +56,4 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("train a style adapter on a 4-bit base model", _configure, _run)
+COMMAND = Command("train a style adapter on a 4-bit base model", _configure, _run, extra="train")

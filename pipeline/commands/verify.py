@@ -44,4 +44,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if complaints else 0
 
 
-COMMAND = Command("say whether a verdict covers an adapter as it is now; exit status 1 if not", _configure, _run)
+COMMAND = Command(
+    "say whether a verdict covers an adapter as it is now; exit status 1 if not", _configure, _run, extra="train"
+)

@@ -12,8 +12,9 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
+from pipeline.config import TrainingConfig
 from pipeline.data.encoding import encode
-from pipeline.data.formats import DataFile, Example, in_batches, stream_examples
+from pipeline.data.formats import DataFile, Example, find_sources, in_batches, stream_examples
 from pipeline.data.source import Problems, count_lines
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder, cache_folder, sha256_of, sha256_of_text
@@ -48,6 +49,23 @@ class EncodingRequest:
         code = sha256_of(*sorted(Path(__file__).parent.glob("*.py")))
         tokens = (self.tokenizer_sha256, self.tokenizer.chat_template, str(self.max_tokens), str(self.max_examples))
         return sha256_of_text(code, self.data_sha256, *tokens)
+
+
+def tokenised(
+    path: Path, tokenizer: Any, base_folder: Path, training: TrainingConfig
+) -> tuple[Any, dict[str, str | int]]:
+    """The encoded examples, and what names them in the run's record.
+
+    Raises:
+        PipelineError: Bad data, named by file, line and field.
+    """
+    sources = find_sources(path)
+    for source in sources:
+        print(f"data: {source.path.name} ({source.format.name})", flush=True)
+    tokenizer_sha256 = sha256_of(*sorted(base_folder.glob("tokenizer*")))
+    request = EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
+    data = encoded_dataset(request)
+    return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
 
 
 def encoded_dataset(request: EncodingRequest) -> Any:

@@ -16,10 +16,11 @@ from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.generate import Generation, generate_batch
 from pipeline.identity import identity
-from pipeline.model import LoadedModel, TrainedModel, load_tokenizer, load_trained, load_untrained
+from pipeline.model import LoadedModel, TrainedModel, load_trained, load_untrained
 from pipeline.runs import RunFolder
 from pipeline.scoring import swap_style_rows
 from pipeline.targets import base_model_folder
+from pipeline.tokenizer import load_tokenizer
 from tests.acceptance.client import Client, Endpoint
 from tests.support import VERBOSITY, Answers, Counterfactuals, ServerProcess, TrainingOutcome
 

@@ -13,8 +13,7 @@ from harness.golden.compare import answers_difference, greedy_difference, trajec
 from pipeline.config import UNCONSTRAINED, Style
 from pipeline.model import TrainedModel
 from pipeline.runs import RunFolder
-from pipeline.scoring import greedy_with_log_probabilities
-from tests.support import TrainingOutcome
+from tests.support import TrainingOutcome, greedy_record
 
 pytestmark = pytest.mark.golden
 
@@ -46,23 +45,12 @@ def test_loss_of_every_step(
 def test_greedy_answers(golden: Golden, trained: TrainedModel, questions: list[str]) -> None:
     def answers() -> dict[str, Any]:
         return {
-            f"{style}: {question}": _answer(trained, question, style)
+            f"{style}: {question}": greedy_record(trained, question, style, UNCONSTRAINED)
             for question in questions[:QUESTION_COUNT]
             for style in Style
         }
 
     golden.check(answers(), _compare_answers, again=answers)
-
-
-def _answer(trained: TrainedModel, question: str, style: Style) -> dict[str, Any]:
-    answer, likeliest = greedy_with_log_probabilities(trained.model, trained.tokenizer, question, style, UNCONSTRAINED)
-    return {
-        "text": answer.text,
-        "token_ids": list(answer.token_ids),
-        "token_count": answer.token_count,
-        "finish_reason": answer.finish_reason,
-        "top5": [[[token, round(value, 4)] for token, value in step] for step in likeliest],
-    }
 
 
 def _compare_answers(recorded: Any, observed: Any) -> str | None:

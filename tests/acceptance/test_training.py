@@ -96,7 +96,7 @@ def base_folder(target: Target, base_model: str | None) -> Path:
 @pytest.fixture
 def trained_base(base_folder: Path, target: Target, device: str) -> tuple[Any, Any]:
     """A fresh base model, so that nothing but the adapter's files can bring the training back."""
-    from pipeline.model import load_tokenizer
+    from pipeline.tokenizer import load_tokenizer
 
     quantization = hardware_preset(PRESETS["golden"], device).quantization
     return load_base(base_folder, quantization, device), load_tokenizer(base_folder, target)

@@ -22,10 +22,11 @@ from tqdm import tqdm
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from harness.statistics import median, median_interval, share, share_interval
-from pipeline.cli import DEFAULT_TARGET, apply_environment
+from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import UNCONSTRAINED, Style, get_target, resolve_preset
 from pipeline.data.check import length_fits
 from pipeline.data.formats import read_questions
+from pipeline.environment import apply_environment
 from pipeline.figures import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.runs import RunFolder
@@ -122,9 +123,10 @@ def _point(work: Path, count: int) -> dict[str, Any]:
 def _without_adapter() -> tuple[Any, Any]:
     """The 4-bit base with the style tokens' starting rows and a fresh adapter, which changes nothing (its B is 0)."""
     from pipeline.inference import for_inference
-    from pipeline.model import attach_adapter, hardware_preset, load_base, load_tokenizer
+    from pipeline.model import attach_adapter, hardware_preset, load_base
     from pipeline.style_rows import add_style_rows
     from pipeline.targets import base_model_folder
+    from pipeline.tokenizer import load_tokenizer
 
     target = get_target(DEFAULT_TARGET)
     folder = base_model_folder(target)

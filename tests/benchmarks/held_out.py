@@ -19,8 +19,9 @@ from tabulate import tabulate
 
 from harness.files import write_text_atomically
 from harness.provenance import collect
-from pipeline.cli import DEFAULT_TARGET, apply_environment
+from pipeline.cli import DEFAULT_TARGET
 from pipeline.config import get_target
+from pipeline.environment import apply_environment
 from pipeline.files import TRAINING_DATA, write_json
 from pipeline.runs import RunFolder
 from tests.benchmarks.training_variants import HELD_OUT_EXAMPLES, HELD_OUT_FILE, PRESET_NAMES, VARIANTS, held_out_loss

@@ -19,8 +19,9 @@ from typing import Any
 
 from harness.files import write_text_atomically
 from harness.provenance import collect
-from pipeline.cli import DEFAULT_TARGET, apply_environment
+from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import get_target
+from pipeline.environment import apply_environment
 from pipeline.files import cache_folder
 from pipeline.gpus import peak_resident_bytes
 
@@ -47,8 +48,8 @@ def read_once(path: Path) -> dict[str, Any]:
     """Read and tokenise a file as training does, then take it from the cache; figures of this process."""
     from pipeline.data.formats import find_sources
     from pipeline.data.store import EncodingRequest, encoded_dataset
-    from pipeline.model import load_tokenizer
     from pipeline.targets import base_model_folder
+    from pipeline.tokenizer import load_tokenizer
 
     target = get_target(DEFAULT_TARGET)
     tokenizer = load_tokenizer(base_model_folder(target), target)

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.cli import DEFAULT_TARGET, apply_environment
+from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import PRESETS, Preset, get_target, resolve_preset
 from pipeline.data.formats import read_examples
+from pipeline.environment import apply_environment
 from pipeline.files import TRAINING_DATA, write_json
 from pipeline.runs import RunFolder
 

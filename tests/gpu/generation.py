@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import apply_environment
 from pipeline.config import GIB, GenerationConfig, Style
+from pipeline.environment import apply_environment
 from pipeline.files import write_json
 from pipeline.runs import RunFolder
 

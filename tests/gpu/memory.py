@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from pipeline.cli import apply_environment
 from pipeline.config import GIB, PRESETS, TARGETS, Preset, Target, resolve_preset
+from pipeline.environment import apply_environment
 from pipeline.files import TRAINING_DATA, write_json
 
 apply_environment()  # before torch is imported
@@ -46,7 +46,7 @@ class Case:
 def make_case(name: str, preset_name: str, target: Target, base_folder: Path) -> Case:
     """The largest micro-batch of the preset's own run, or one example of ``LONG_TOKENS``."""
     from pipeline.data.batches import training_batches
-    from pipeline.model import load_tokenizer
+    from pipeline.tokenizer import load_tokenizer
     from pipeline.train import tokenised
 
     preset = resolve_preset(preset_name, target)
@@ -115,9 +115,10 @@ def planned(case: Case, target: Target, device: str, base_folder: Path, in_updat
     """
     from pipeline.footprint import PHASES, Needs
     from pipeline.gpus import resident_bytes
-    from pipeline.model import hardware_preset, load_tokenizer
+    from pipeline.model import hardware_preset
     from pipeline.plan import with_vocabulary
     from pipeline.synthetic import MistralShape
+    from pipeline.tokenizer import load_tokenizer
 
     shape = with_vocabulary(MistralShape.of_folder(base_folder), len(load_tokenizer(base_folder, target)))
     needs = Needs(shape, hardware_preset(case.preset, device), device)

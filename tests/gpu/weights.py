@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.cli import apply_environment
 from pipeline.config import TARGETS
+from pipeline.environment import apply_environment
 from pipeline.files import write_json
 
 apply_environment()  # before torch is imported

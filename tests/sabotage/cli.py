@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import apply_environment, main
+from pipeline.cli import main
+from pipeline.environment import apply_environment
 
 if __name__ == "__main__":
     apply_environment()  # before a fault imports torch

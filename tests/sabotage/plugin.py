@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Break the pipeline before any conftest has taken a function of it by name."""
     name = early_config.known_args_namespace.fault
-    from pipeline.cli import apply_environment
+    from pipeline.environment import apply_environment
 
     apply_environment()
     from tests import support

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -13,19 +14,29 @@ from tests.sabotage.replacing import replace
 
 
 def hang() -> None:
-    replace("pipeline.serve:run_server", lambda run: lambda *arguments, **keywords: threading.Event().wait())
+    replace("pipeline.service.server:run_server", lambda run: lambda *arguments, **keywords: threading.Event().wait())
 
 
 def exit_at_once() -> None:
-    replace("pipeline.serve:run_server", lambda run: lambda *arguments, **keywords: sys.exit(3))
+    replace("pipeline.service.server:run_server", lambda run: lambda *arguments, **keywords: sys.exit(3))
 
 
 def name_another_adapter() -> None:
-    replace("pipeline.serve:ServiceInfo", lambda info: lambda **fields: info(**{**fields, "adapter": "0" * 64}))
+    replace(
+        "pipeline.service.lifecycle:ServiceInfo", lambda info: lambda **fields: info(**{**fields, "adapter": "0" * 64})
+    )
 
 
 def _with_bodies(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    replace("pipeline.serve:jsonify", lambda jsonify: lambda **fields: jsonify(**change(fields)))
+    def broken(reply: Any) -> Any:
+        def changed(body: Any, status: int = 200) -> Any:
+            response = reply(body, status)
+            response.set_data(json.dumps(change(response.get_json())))
+            return response
+
+        return changed
+
+    replace("pipeline.service.routes:reply", broken)
 
 
 def leave_out_memory() -> None:
@@ -45,14 +56,14 @@ def count_words() -> None:
 
 def _with_problems(change: Callable[[Any, int], None]) -> None:
     def broken(respond: Any) -> Any:
-        def changed(status: int, *details: Any) -> Any:
-            response = respond(status, *details)
-            change(response, status)
+        def changed(problem: Any, *details: Any, **options: Any) -> Any:
+            response = respond(problem, *details, **options)
+            change(response, problem.status)
             return response
 
         return changed
 
-    replace("pipeline.serve:_problem_response", broken)
+    replace("pipeline.service.problems:problem_response", broken)
 
 
 def answer_200() -> None:
@@ -71,30 +82,28 @@ def die_of_bad_request() -> None:
     _with_problems(lambda response, status: os._exit(1) if status == 400 else None)
 
 
-def _with_generate(change: Callable[[Any], Any]) -> None:
-    replace("pipeline.engines:SerialEngine", lambda engine: lambda generate: engine(change(generate)))
-
-
 def ignore_style() -> None:
-    _with_generate(lambda generate: lambda prompt, style, max_time_s: generate(prompt, Style.TERSE, max_time_s))
+    replace(
+        "pipeline.engines.interface:AnswerRequest",
+        lambda request: lambda prompt, style, timeout_s, limits: request(prompt, Style.TERSE, timeout_s),
+    )
 
 
 def _exchange_among(styles: set[Style]) -> None:
     """Each answer goes to the request after its own."""
 
-    def change(generate: Any) -> Any:
+    def change(ticket: Any) -> Any:
         earlier: list[Any] = []
 
-        def exchanging(prompt: str, style: Style, max_time_s: float) -> Any:
-            answer = generate(prompt, style, max_time_s)
-            if style not in styles:
-                return answer
-            earlier.append(answer)
-            return earlier[-2] if len(earlier) > 1 else answer
+        def finish(self: Any, generation: Any) -> None:
+            if self.request.style in styles:
+                earlier.append(generation)
+                generation = earlier[-2] if len(earlier) > 1 else generation
+            ticket.finish(self, generation)
 
-        return exchanging
+        return type("ExchangingTicket", (ticket,), {"finish": finish})
 
-    _with_generate(change)
+    replace("pipeline.engines.interface:Ticket", change)
 
 
 def mix_up() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import TARGETS
 from pipeline.data.batches import IGNORED_LABEL
-from pipeline.style_rows import style_token_ids
+from pipeline.tokenizer import style_token_ids
 from tests.sabotage.replacing import replace
 
 FEW_EXAMPLES = 160

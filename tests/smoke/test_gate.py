@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from pipeline.config import DEFAULT_BASE_MODEL
 from pipeline.runs import RunFolder
 from tests.sabotage.damage import truncate
+from tests.smoke.gate import acceptance, results
 
-ROOT = Path(__file__).resolve().parents[2]
 RESOURCE_CRITERIA = {
     "training.loads_in_4bit",
     "training.gpu_memory",
@@ -35,17 +34,6 @@ QUALITY_CRITERIA = {
     "style.no_repetition",
     "style.coherence",
 }
-
-
-def acceptance(*arguments: str, tests: str = "tests/acceptance") -> int:
-    command = [sys.executable, "-m", "pytest", tests, "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).returncode
-
-
-def results(folder: Path, target: str) -> dict[str, Any]:
-    document = json.loads((folder / "acceptance.json").read_text())
-    (subject,) = [subject for subject in document["subjects"] if subject["name"] == target]
-    return {criterion["id"]: criterion for criterion in subject["criteria"]}
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +64,23 @@ def test_the_evidence_is_left_behind(tiny_acceptance: tuple[Path, int]) -> None:
     assert "measured.peak_memory_gib" in properties
 
 
+def test_the_report_says_what_the_doctor_found_and_names_no_folder(tiny_acceptance: tuple[Path, int]) -> None:
+    folder, _ = tiny_acceptance
+    doctor = json.loads((folder / "acceptance.json").read_text())["provenance"]["doctor"]
+    findings = {finding["check"]: finding for finding in doctor["findings"]}
+    assert findings["bitsandbytes.cpu"]["level"] == "OK"
+    assert "mistral-7b-v0.3" in findings["model.mistral-7b-v0.3"]["detail"]
+    assert DEFAULT_BASE_MODEL not in json.dumps(doctor)
+    assert doctor["summary"] in (folder / "report.md").read_text().replace("\\", "")
+    assert "bitsandbytes.cpu" in re.sub("<[^>]*>", "", (folder / "report.html").read_text())
+
+
 def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.path, tmp_path / "run")
     truncate(RunFolder(tmp_path / "run"))
     folder = tmp_path / "results"
     marks = ["-m", "embedded and not golden", "--target", "tiny-mistral", f"--run-dir={tmp_path / 'run'}"]
-    status = acceptance(*marks, "--acceptance-dir", str(folder), tests="tests/acceptance/test_training.py")
+    status = acceptance(*marks, "--acceptance-dir", str(folder), tests=("test_training.py",))
     found = results(folder, "tiny-mistral")
     assert status == 10
     assert found["training.adapter_saves"]["outcome"] == "FAIL"

@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    {"errors", "__init__", "data.__init__"},
+    {"errors", "__init__", "data.__init__", "doctor.__init__", "engines.__init__"},
     {"config"},
+    {"environment"},
     {"gpus"},
     {"files", "figures", "data.style", "data.source"},
     {"data.formats"},
@@ -20,14 +21,28 @@ LAYERS = (
     {"data.store", "data.check"},
     {"data.report"},
     {"compat", "processes", "runs", "synthetic", "targets", "training_report"},
-    {"inference", "quantization", "footprint"},
+    {"inference", "quantization", "footprint", "tokenizer"},
     {"plan", "lean", "style_rows"},
     {"model"},
     {"trainer", "generate", "identity"},
     {"train"},
-    {"engines", "scoring", "verdicts"},
-    {"serve", "export"},
-    {"demo", "doctor"},
+    {"scoring", "verdicts", "engines.interface", "engines.text", "engines.processors"},
+    {"engines.admission"},
+    {"engines.serial", "engines.continuous", "engines.remote"},
+    {"engines.selection"},
+    {"service.__init__", "service.auth", "service.problems", "service.schemas", "service.disconnects", "service.logs"},
+    {"service.bodies", "service.lifecycle", "service.openai_schemas"},
+    {"service.metrics"},
+    {"service.answering"},
+    {"service.routes", "service.streaming"},
+    {f"service.{name}" for name in ("native", "openai", "health", "page", "openapi")},
+    {"service.app"},
+    {"service.server", "service.loading"},
+    {"export"},
+    {"demo", "doctor.findings"},
+    {"doctor.packages", "doctor.machine", "doctor.gpu", "doctor.models"},
+    {"doctor.arithmetic"},
+    {"doctor.examine"},
     {"commands.__init__"},
     {
         f"commands.{name}"
@@ -81,7 +96,8 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 def test_heavy_or_narrow_packages_have_one_room() -> None:
-    assert [path.stem for path in PIPELINE if "flask" in packages(path)] == ["serve"]
+    for narrow in ("flask", "werkzeug", "waitress", "pydantic", "prometheus_client"):
+        assert {path.parent.name for path in PIPELINE if narrow in packages(path)} == {"service"}
     knows_pytest = [path.relative_to(ROOT / "harness").as_posix() for path in HARNESS if "pytest" in packages(path)]
     assert knows_pytest == ["golden/plugin.py", "plugin.py"]
     assert [path.stem for path in PIPELINE if "pyarrow" in packages(path)] == ["store"]
@@ -96,9 +112,16 @@ def test_modules_stay_small(path: Path) -> None:
 
 def test_importing_the_command_line_loads_no_torch() -> None:
     heavy = ("torch", "transformers", "flask")
-    script = f"import sys, pipeline.cli, pipeline.doctor; print([m for m in {heavy} if m in sys.modules])"
+    script = f"import sys, pipeline.cli, pipeline.doctor.examine; print([m for m in {heavy} if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert finished.stdout.strip() == "[]"
+
+
+def test_importing_the_server_loads_no_torch() -> None:
+    """It listens before the model is there."""
+    script = "import sys, pipeline.service.server; print('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert finished.stdout.strip() == "False"
 
 
 def test_remote_code_and_pickled_weights_are_never_allowed() -> None:

@@ -36,6 +36,20 @@ def attachment(name: str, kind: str, values: list[float | str], unit: str, label
     return {"name": name, "kind": kind, "values": values, "unit": unit, "label": label}
 
 
+def doctor() -> dict[str, Any]:
+    findings = [
+        {"check": "python", "level": "OK", "detail": "3.11.7", "remedy": "", "blocks_golden": False},
+        {"check": "gpu", "level": "WARN", "detail": "none | <seen>", "remedy": "get one", "blocks_golden": True},
+    ]
+    return {
+        "schema_version": 1,
+        "level": "WARN",
+        "golden_acceptance": {"can_run": False, "obstacles": ["gpu: none | <seen>"]},
+        "summary": "this machine cannot run it because gpu: none | <seen>",
+        "findings": findings,
+    }
+
+
 def criterion(
     id_: str, bounds: list[dict[str, Any]], measurements: Mapping[str, Any], **changed: Any
 ) -> dict[str, Any]:
@@ -120,6 +134,7 @@ def accepted_document() -> dict[str, Any]:
             "python_version": "3.11.7",
             "packages": {"torch": "2.13.0", "transformers": "5.23.0", "flask": None},
             "golden_pins": {"torch": "2.7.1", "transformers": "5.23.0", "flask": "3.1.3"},
+            "doctor": doctor(),
         },
         "pytest_arguments": ["-q"],
     }

@@ -10,6 +10,7 @@ import pytest
 from harness.golden.compare import (
     answers_difference,
     batched_difference,
+    first_token_difference,
     greedy_difference,
     trajectory_difference,
 )
@@ -135,6 +136,24 @@ def test_a_batch_never_changes_length_or_finish_reason() -> None:
     cut = with_step(answer(5, 8, 9, reason="length"), 1, step(8, -0.5, 6))
     assert batched_difference(recorded, longer) == "4 tokens instead of 3"
     assert batched_difference(recorded, cut) == "finish reason length instead of eos"
+
+
+def test_other_arithmetic_may_end_earlier_where_both_ends_are_likely() -> None:
+    recorded = with_step(answer(5, 6, 7, 7), 1, step(6, -0.5, END))
+    observed = with_step(answer(5), 1, step(END, -0.5, 6))
+    assert first_token_difference(recorded, observed) is None
+    assert first_token_difference(observed, recorded) is None
+    assert batched_difference(recorded, observed) == "1 tokens instead of 4"
+    for one_sided in (answer(5), with_step(answer(5), 1, step(END, -0.5, 60))):
+        assert "token 1 is the end instead of 6" in str(first_token_difference(recorded, one_sided))
+        assert "token 1 is 6 instead of the end" in str(first_token_difference(one_sided, recorded))
+
+
+def test_an_answer_that_was_cut_before_the_other_has_nothing_to_compare() -> None:
+    cut = answer(5, reason="length", top5=[step(5)])
+    assert first_token_difference(answer(5, 6), cut) is not None
+    assert first_token_difference(cut, answer(5, 6)) is not None
+    assert first_token_difference({}, answer(5)) is not None
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def test_markdown_begins_with_verdict_and_short_table(document: dict[str, Any], 
         f"| {SEPARATION} | wrong_count | +0 | holds |",
         f"  - tests/t.py::test_{SEPARATION}: PASS",
         "Not judged, no test selected: unselected",
+        "this machine cannot run it because gpu: none \\| \\<seen\\>",
+        "| gpu | WARN | none \\| \\<seen\\> | get one |",
         "- git_commit: 0123abcd",
     ):
         assert expected in text.splitlines(), expected
@@ -168,6 +170,8 @@ def test_html_holds_everything_that_was_recorded(document: dict[str, Any], tmp_p
         "9c" * 32,
         "tests/g.py::test_answer",
         "torch 2.13.0 2.7.1 differs",
+        "this machine cannot run it because gpu: none | <seen>",
+        "gpu WARN none | <seen> get one",
         "Changes since the last accepted run",
         "Not judged, no test selected: unselected",
         "TERSE: n = 10, median 29, 20 to 38 tokens; VERBOSE: n = 3, median 105, 90 to 120 tokens (1 not finite)",

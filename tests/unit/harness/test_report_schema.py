@@ -13,6 +13,7 @@ import pytest
 from harness.documented import DOCUMENTED
 from harness.report.changes import changes_since
 from harness.report.document import Judged, build
+from harness.report.page import write_report
 from harness.report.schema import DocumentError, read_document, schema, validate
 from harness.statistics import Proportion
 from harness.verdict import Subject, judge
@@ -34,6 +35,15 @@ def test_whole_documents_are_valid() -> None:
     validate(rejected_document())
     validate({**rejected_document(), "changes": changes_since(accepted_document(), rejected_document())})
     validate({**rejected_document(), "changes": changes_since({"schema_version": 1}, rejected_document())})
+
+
+def test_a_document_without_a_doctor_is_valid_and_reported(tmp_path: Path) -> None:
+    document = accepted_document()
+    del document["provenance"]["doctor"]
+    validate(document)
+    write_report(document, tmp_path)
+    assert "octor" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "octor" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_the_gate_builds_is_valid() -> None:
@@ -70,6 +80,11 @@ def test_what_the_gate_builds_is_valid() -> None:
         ),
         (lambda d: d["goldens"][0].update(state="SAME"), "goldens[0].state"),
         (lambda d: d["provenance"].pop("cpu_model"), "provenance"),
+        (
+            lambda d: d["provenance"]["doctor"]["findings"][0].update(level="GOOD"),
+            "provenance.doctor.findings[0].level",
+        ),
+        (lambda d: d["provenance"].update(doctor=None), "provenance.doctor"),
         (lambda d: d.update(criteria_version="short"), "criteria_version"),
     ],
 )

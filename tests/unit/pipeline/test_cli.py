@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli import COMMAND_GROUP, COMMANDS, build_parser, find_commands, main
-from pipeline.config import GOLDEN_ENVIRONMENT
+from pipeline.commands import Command
+from pipeline.environment import GOLDEN_ENVIRONMENT
 from pipeline.runs import RunFolder
 from tests.support import ServerProcess
 
@@ -41,6 +43,35 @@ class Greet:
 
 
 GREET = Greet()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_package_is_one_line_that_names_the_extra(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking(name: str) -> Callable[[argparse.Namespace], int]:
+        def run(arguments: argparse.Namespace) -> int:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return run
+
+    def call(name: str) -> int:
+        changed = Command("", lambda parser: None, lacking(name), COMMANDS[command].extra)
+        monkeypatch.setattr("pipeline.cli.COMMANDS", {command: changed})
+        return main([command])
+
+    text = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    if COMMANDS[command].extra:
+        assert COMMANDS[command].extra in extras
+        assert call("flask.views") == 1
+        message = f"verbosity {command}: needs flask.views, which is not installed; run: pip install 'verbosity["
+        assert capsys.readouterr().err == f"{message}{COMMANDS[command].extra}]'\n"
+    else:
+        with pytest.raises(ModuleNotFoundError):
+            call("flask.views")
+    with pytest.raises(ModuleNotFoundError):
+        call("pipeline.nothing")
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **commands: str) -> None:
@@ -114,18 +145,11 @@ def test_train_names_the_bad_line_of_the_users_data(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "run").exists()
 
 
-def test_doctor_reports_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["doctor", "--json"])
-    findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
-    assert {"Python", "memory", "disk", "torch", "transformers", "GPU", "mistral-7b-v0.3"} <= findings.keys()
-    assert findings["transformers"]["level"] == "OK"
-    assert status == int(any(finding["level"] == "FAIL" for finding in findings.values()))
-
-
 def test_the_golden_environment_is_set_before_torch_is_imported() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in GOLDEN_ENVIRONMENT}
     script = (
-        "import os, sys; from pipeline import cli; cli.apply_environment(); assert 'torch' not in sys.modules;"
+        "import os, sys; from pipeline.environment import apply_environment; apply_environment();"
+        "assert 'torch' not in sys.modules;"
         "print(*(os.environ[name] for name in sys.argv[1:]))"
     )
     finished = subprocess.run(

@@ -7,7 +7,6 @@ import pytest
 
 from pipeline.config import (
     GENERATION_PRESETS,
-    GOLDEN_ENVIRONMENT,
     PRESETS,
     TARGETS,
     AdapterConfig,
@@ -18,6 +17,7 @@ from pipeline.config import (
     get_target,
     resolve_preset,
 )
+from pipeline.environment import GOLDEN_ENVIRONMENT
 from pipeline.errors import PipelineError
 
 DOCUMENTED = {

@@ -13,13 +13,14 @@ from pipeline.data.batches import training_batches
 from pipeline.data.encoding import prompt_ids
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
-from pipeline.engines import SerialEngine
+from pipeline.engines.serial import SerialEngine
 from pipeline.files import TRAINING_DATA
 from pipeline.generate import Generation, generate_with_style
 from pipeline.lean import use_answer_loss
 from pipeline.model import TrainedModel, attach_adapter, hardware_preset, load_base
 from pipeline.runs import RunFolder
-from pipeline.serve import ServiceInfo, create_app
+from pipeline.service.app import create_app
+from pipeline.service.lifecycle import Service, ServiceInfo, Settings
 from pipeline.style_rows import add_style_rows
 from pipeline.train import _tensors, train
 from tests.support import tiny_request
@@ -102,19 +103,18 @@ def test_lean_batches_and_loss_give_the_gradient_of_plain_accumulation(tiny_fold
 def test_an_answer_over_http_is_the_answer_in_process(tiny_trained: TrainedModel, style: Style) -> None:
     model, tokenizer = tiny_trained.model, tiny_trained.tokenizer
 
-    def generate(prompt: str, style: Style, max_time_s: float) -> Generation:
-        return generate_with_style(model, tokenizer, prompt, style)
-
     def seeded(seed: int) -> Generation:
         torch.manual_seed(seed)
         return generate_with_style(model, tokenizer, "What is rate limiting?", style)
 
-    engine = SerialEngine(generate)
+    engine = SerialEngine(model, tokenizer)
     info = ServiceInfo("tiny", "abc", lambda: 0.0, lambda prompt: len(prompt_ids(tokenizer, prompt)), 1024)
     expected = seeded(3)
     torch.manual_seed(3)
     body = {"prompt": "What is rate limiting?", "style": style}
-    answer = create_app(engine, info).test_client().post("/generate", json=body).get_json()
+    service = Service(Settings())
+    service.ready(engine, info)
+    answer = create_app(service).test_client().post("/generate", json=body).get_json()
     engine.close()
     assert (answer["response"], answer["tokens"]) == (expected.text, expected.token_count)
     assert seeded(4).text != expected.text

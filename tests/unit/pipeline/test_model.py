@@ -16,7 +16,6 @@ from pipeline.model import (
     attach_adapter,
     hardware_preset,
     load_base,
-    load_tokenizer,
     load_trained,
     save_adapter,
 )
@@ -25,6 +24,7 @@ from pipeline.runs import RunFolder
 from pipeline.style_rows import add_style_rows
 from pipeline.synthetic import SHAPES
 from pipeline.targets import base_model_folder
+from pipeline.tokenizer import load_tokenizer
 from tests.sabotage.damage import lose_tensor
 from tests.support import TINY
 

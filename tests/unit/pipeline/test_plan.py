@@ -56,7 +56,8 @@ def planned_gib(output: str) -> float:
 def in_a_process(*arguments: str, dtype: str = "") -> str:
     """Standard output of the command line in a fresh process, whose memory is its own."""
     patch = f"import pipeline.model; pipeline.model.cpu_compute_dtype = lambda: {dtype!r};" if dtype else ""
-    script = f"import sys; from pipeline import cli; cli.apply_environment(); {patch} sys.exit(cli.main(sys.argv[1:]))"
+    applied = "from pipeline.environment import apply_environment; apply_environment();"
+    script = f"import sys; {applied} {patch} from pipeline import cli; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 

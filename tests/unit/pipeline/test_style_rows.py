@@ -9,7 +9,8 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 
 from pipeline.config import PRESETS, Style
 from pipeline.model import attach_adapter, hardware_preset, load_base
-from pipeline.style_rows import add_style_rows, style_token_ids
+from pipeline.style_rows import add_style_rows
+from pipeline.tokenizer import style_token_ids
 
 LEAN = hardware_preset(PRESETS["lean"], "cpu")
 

@@ -15,8 +15,8 @@ from pipeline.data.encoding import encode, prompt_ids
 from pipeline.data.formats import Example, read_examples
 from pipeline.data.source import Problems
 from pipeline.files import TRAINING_DATA
-from pipeline.model import load_tokenizer
-from pipeline.targets import base_model_folder, write_mistral_tokenizer
+from pipeline.targets import base_model_folder, chat_template, write_embedded_tokenizer, write_mistral_tokenizer
+from pipeline.tokenizer import load_tokenizer
 
 EMBEDDED = TARGETS["smollm2-135m"]
 
@@ -63,11 +63,28 @@ def test_a_tokenizer_without_a_template_gets_the_official_one(tmp_path: Path) ->
     assert ids == [1, 3, 2592, 1117, 5106, 28699, 29572, 4]
 
 
+def test_the_tokenizer_of_a_plan_is_the_one_of_the_prepared_model(embedded_tokenizer: Any, tmp_path: Path) -> None:
+    write_embedded_tokenizer(tmp_path, chat_template(EMBEDDED))
+    planned = load_tokenizer(tmp_path, EMBEDDED)
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "chat_template")
+    assert [getattr(planned, name) for name in names] == [getattr(embedded_tokenizer, name) for name in names]
+    examples = read_examples(TRAINING_DATA)
+    odd = Example(Style.TERSE, "Ünïcode \t  1234567 don't 🙂?", "中文\n\n  def f():\n\treturn 'x'", "x:1")
+    examples.append(odd)
+    assert encode(planned, examples, 2048, Problems()) == encode(embedded_tokenizer, examples, 2048, Problems())
+    assert planned.decode(prompt_ids(planned, "Hi 🙂")) == embedded_tokenizer.decode(prompt_ids(planned, "Hi 🙂"))
+
+
 def test_style_tokens_are_single_new_ids(tiny_tokenizer: Any, embedded_tokenizer: Any) -> None:
     for tokenizer, size in ((tiny_tokenizer, 32768), (embedded_tokenizer, 49152)):
         ids = [tokenizer(style.token, add_special_tokens=False)["input_ids"] for style in Style]
         assert ids == [[size], [size + 1]]
         assert len(tokenizer) == size + 2
+
+
+def test_tokenizers_give_what_generate_takes(tiny_tokenizer: Any, embedded_tokenizer: Any) -> None:
+    for tokenizer in (tiny_tokenizer, embedded_tokenizer):
+        assert tokenizer("Hi").keys() == {"input_ids", "attention_mask"}
 
 
 def test_the_embedded_prompt_is_chatml_without_a_system_message(embedded_tokenizer: Any) -> None:

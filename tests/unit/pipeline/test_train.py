@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import train as train_module
+from pipeline.environment import GOLDEN_ENVIRONMENT
 from pipeline.errors import PipelineError
 from pipeline.model import attach_adapter
 from pipeline.runs import RunFolder
@@ -55,6 +56,7 @@ def test_a_run_records_what_made_it(tiny_run: RunFolder) -> None:
     assert len(record["data"]["sha256"]) == len(record["base_model_sha256"]) == 64
     assert record["versions"]["torch"]
     assert record["seed"] == 42
+    assert record["environment"].items() >= {name: os.environ[name] for name in GOLDEN_ENVIRONMENT}.items()
     assert record["preset"]["adapter"]["rank"] == 16
     assert record["peak_memory"]["rss_gib"] > 0
     assert not tiny_run.checkpoints.exists()

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import pipeline.identity
-import pipeline.model
 from harness.seal import KEY_VARIABLE, seal
 from pipeline.cli import main
 from pipeline.errors import PipelineError
@@ -271,8 +270,8 @@ def test_the_server_starts_only_under_a_verdict_that_covers_it(
     def load(run: RunFolder, **where: object) -> None:
         raise PipelineError("the model would be loaded now")
 
-    monkeypatch.setattr(pipeline.model, "load_trained", load)
-    arguments = ["serve", "--run", str(run.path), "--require-verdict", str(file)]
+    monkeypatch.setattr("pipeline.service.loading.load_trained", load)
+    arguments = ["serve", "--port", "0", "--run", str(run.path), "--require-verdict", str(file)]
     assert main(arguments) == 1
     assert "the model would be loaded now" in capsys.readouterr().err
 

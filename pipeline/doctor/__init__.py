@@ -1,0 +1,1 @@
+"""What this machine has, what that allows, and what to do about the rest; works without torch."""

@@ -1,0 +1,52 @@
+"""Installed packages against the versions that the golden document pins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from packaging.version import Version
+
+from pipeline.doctor.findings import Finding
+from pipeline.runs import package_versions
+
+GOLDEN_PINS: Mapping[str, str] = MappingProxyType(
+    {
+        "transformers": "4.54.0",
+        "torch": "2.7.1+cu126",
+        "peft": "0.16.0",
+        "accelerate": "1.9.0",
+        "bitsandbytes": "0.46.1",
+        "datasets": "3.6.0",
+    }
+)
+TRAINING_EXTRA = "pip install 'verbosity[train]'"
+
+
+def check_packages() -> list[Finding]:
+    """Each pinned package: same, newer, older or missing; the pins are the oldest versions that are supported."""
+    return [compare(name, version, GOLDEN_PINS[name]) for name, version in package_versions().items()]
+
+
+def compare(name: str, version: str | None, pin: str) -> Finding:
+    """What an installed version means beside the golden pin.
+
+    Args:
+        name: Of the package.
+        version: Installed; None if it is not.
+        pin: The golden version, with the label of its build where the document names one.
+    """
+    check = f"package.{name}"
+    if version is None:
+        return Finding(check, "FAIL", f"missing (golden pin {pin})", TRAINING_EXTRA)
+    here, golden = Version(version), Version(pin)
+    if Version(here.public) < Version(golden.public):
+        remedy = f"pip install --upgrade --constraint constraints/golden.txt {name}"
+        return Finding(check, "FAIL", f"{version}, older than the golden pin {pin}, the oldest supported", remedy)
+    if Version(here.public) > Version(golden.public):
+        return Finding(check, "OK", f"{version}, newer than the golden pin {pin}")
+    # The registry's own builds carry no label.
+    if here.local and golden.local and here.local != golden.local:
+        remedy = f"for the golden path install {pin}"
+        return Finding(check, "WARN", f"{version}, the version of the golden pin {pin} in another build", remedy)
+    return Finding(check, "OK", f"{version}, same as the golden pin")

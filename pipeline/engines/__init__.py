@@ -1,0 +1,1 @@
+"""Who does the generating behind the server: one interface, three engines."""

@@ -1,0 +1,116 @@
+"""Who is in: the bound on requests in flight, their deadlines and the counts, the same for every engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from pipeline.engines.interface import (
+    AnswerCancelledError,
+    AnswerRequest,
+    EngineBusyError,
+    EngineClosedError,
+    EngineFailedError,
+    EngineStats,
+    Ticket,
+)
+
+
+class Admission:
+    """The tickets in flight. A ticket leaves when it has its outcome, whoever brought it."""
+
+    def __init__(self, max_in_flight: int, when_left: Callable[[Ticket], None] = lambda ticket: None) -> None:
+        """Admit at most ``max_in_flight`` requests, running and waiting ones together.
+
+        ``when_left`` is called for each ticket that has its outcome, to stop the work if there is any left.
+        """
+        self.max_in_flight = max_in_flight
+        self._when_left = when_left
+        self._changed = threading.Condition()
+        self._in_flight: set[Ticket] = set()
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._finished = self._failed = self._cancelled = self._tokens = 0
+        self._last_progress = time.monotonic()
+
+    def admit(self, request: AnswerRequest) -> Ticket:
+        """Take a request in and start its clock.
+
+        Raises:
+            EngineClosedError: The engine is closed or draining.
+            EngineFailedError: The engine is dead.
+            EngineBusyError: ``max_in_flight`` requests are in flight.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineClosedError("the engine is closed")
+            if self._failure is not None:
+                raise EngineFailedError("the engine is dead") from self._failure
+            if len(self._in_flight) >= self.max_in_flight:
+                raise EngineBusyError(f"{self.max_in_flight} requests are in flight")
+            if not self._in_flight:
+                self._last_progress = time.monotonic()
+            ticket = Ticket(request, self._leave)
+            self._in_flight.add(ticket)
+            return ticket
+
+    def _leave(self, ticket: Ticket) -> None:
+        outcome = ticket.outcome
+        with self._changed:
+            self._in_flight.discard(ticket)
+            if isinstance(outcome, AnswerCancelledError):
+                self._cancelled += 1
+            elif outcome is None or isinstance(outcome, Exception):
+                self._failed += 1
+            else:
+                self._finished += 1
+                self._tokens += outcome.token_count
+            self._changed.notify_all()
+        self._when_left(ticket)
+
+    def tickets(self) -> list[Ticket]:
+        """Those in flight."""
+        with self._changed:
+            return list(self._in_flight)
+
+    def progress(self) -> None:
+        """Note that the engine moved."""
+        self._last_progress = time.monotonic()
+
+    def close(self, drain_s: float) -> None:
+        """Admit nobody any more, wait up to ``drain_s`` seconds for those in flight, and cancel the rest."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._in_flight, drain_s)
+        for ticket in self.tickets():
+            ticket.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Admit nobody any more and end every request: the engine is dead."""
+        with self._changed:
+            self._failure = error
+        for ticket in self.tickets():
+            ticket.fail(error)
+
+    def expire(self) -> None:
+        """End those whose time is over, waited for or not."""
+        for ticket in self.tickets():
+            if time.monotonic() >= ticket.deadline:
+                ticket.expire()
+
+    def stats(self, *, running: Callable[[Ticket], bool], alive: bool) -> EngineStats:
+        """Load and counts; ``running`` tells the answers that are being decoded."""
+        with self._changed:
+            batch_size = sum(map(running, self._in_flight))
+            return EngineStats(
+                in_flight=len(self._in_flight),
+                waiting=len(self._in_flight) - batch_size,
+                finished=self._finished,
+                failed=self._failed,
+                cancelled=self._cancelled,
+                tokens_generated=self._tokens,
+                batch_size=batch_size,
+                alive=alive and self._failure is None,
+                stalled_s=time.monotonic() - self._last_progress if self._in_flight else 0.0,
+            )

@@ -1,0 +1,184 @@
+"""Many answers at once with transformers' continuous batching, and the guards that its limits need."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import GenerationConfig as HFGenerationConfig
+from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
+from pipeline.engines.admission import Admission
+from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
+from pipeline.engines.processors import Greedy, MinNewTokens, QuickTopP
+from pipeline.engines.text import Pieces
+from pipeline.generate import answer_text, finished, styled_prompt_ids
+
+PAGE_TOKENS = 64
+POLL_S = 0.05
+"""How long after its deadline an answer that nobody waits for may go on."""
+STOP_LIMIT_S = 10.0
+"""How long ``close`` waits for the step that is being computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    ticket: Ticket
+    pieces: Pieces
+
+
+class ContinuousEngine:
+    """One thread decodes all answers together, token by token; an answer joins and leaves between two tokens."""
+
+    name = "continuous"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_in_flight: int = 16,
+        cache_tokens: int = 8192,
+        batch_tokens: int = 256,
+    ) -> None:
+        """Reserve the cache and start.
+
+        Args:
+            model: A model in evaluation mode; it belongs to the engine until ``close``.
+            tokenizer: Its tokenizer, style tokens added.
+            max_in_flight: Requests decoded together, beyond which new ones are refused.
+            cache_tokens: Tokens of all prompts and answers together that the key-value cache holds. Should those in
+                flight need more, some start again when others have ended.
+            batch_tokens: Tokens of prompts and answers that one step computes; longer prompts take several steps.
+        """
+        self._tokenizer = tokenizer
+        self._jobs: dict[str, _Job] = {}
+        self._ids: dict[Ticket, str] = {}
+        self._admission = Admission(max_in_flight, self._left)
+        self._manager = _manager(model, tokenizer, max_in_flight, cache_tokens, batch_tokens)
+        # Here, so that a cache that does not fit in memory fails now.
+        self._manager.warmup()
+        config = self._manager.continuous_batching_config
+        self._limit_tokens = min(config.num_blocks * config.page_size, model.config.max_position_embeddings)
+        self._manager.start()
+        # Results are lost or delayed when two threads read them.
+        self._dispatcher = threading.Thread(target=self._dispatch, name="continuous-engine", daemon=True)
+        self._dispatcher.start()
+
+    def submit(self, request: AnswerRequest) -> Ticket:
+        """Let one answer join."""
+        prompt_ids = styled_prompt_ids(self._tokenizer, request.prompt, request.style)
+        limits = request.limits
+        # One token too many ends the engine's thread, and with it everybody's answer.
+        if len(prompt_ids) + limits.max_new_tokens > self._limit_tokens:
+            raise RequestTooLongError(self._limit_tokens)
+        ticket = self._admission.admit(request)
+        identifier = uuid.uuid4().hex
+        self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, Pieces())
+        self._manager.add_request(
+            prompt_ids, request_id=identifier, max_new_tokens=limits.max_new_tokens, streaming=True, **_choice(limits)
+        )
+        if ticket.done():  # before it had an identifier to be stopped by
+            self._left(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give an answer up; it leaves before the next token."""
+        ticket.cancel()
+
+    def stats(self) -> EngineStats:
+        """Load and counts."""
+        return self._admission.stats(
+            running=lambda ticket: ticket.first_token_s is not None, alive=self._manager.is_running()
+        )
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
+        self._admission.close(drain_s)
+        if self._manager.batch_processor is not None:  # not stopped yet; a dead one, too, gives the model back
+            self._manager.stop(timeout=STOP_LIMIT_S, hard_stop=True)
+        self._dispatcher.join(STOP_LIMIT_S)
+
+    def _left(self, ticket: Ticket) -> None:
+        identifier = self._ids.pop(ticket, None)
+        if identifier is not None and self._jobs.pop(identifier, None) is not None:
+            # The manager tells nobody of a cancelled request, so the ticket has its outcome already.
+            self._manager.cancel_request(identifier)
+
+    def _dispatch(self) -> None:
+        try:
+            while self._manager.is_running():
+                output = self._manager.get_result(timeout=POLL_S)
+                if output is not None:
+                    self._deliver(output)
+                self._admission.expire()
+            raise RuntimeError(
+                "the generation thread has ended"
+            ) from self._manager.background_thread_status.fatal_error
+        except Exception as error:
+            self._admission.fail(error)
+
+    def _deliver(self, output: Any) -> None:
+        self._admission.progress()
+        job = self._jobs.get(output.request_id)
+        if job is None:  # ended meanwhile
+            self._manager.cancel_request(output.request_id)
+        elif output.error is not None:
+            job.ticket.fail(RuntimeError(output.error))
+        elif output.is_finished():
+            request = job.ticket.request
+            job.ticket.progress()
+            job.ticket.finish(finished(output.generated_tokens, self._tokenizer, request.limits, 0.0, request.style))
+        else:
+            job.ticket.progress(job.pieces.next(answer_text(output.generated_tokens, self._tokenizer)))
+
+
+def _choice(limits: GenerationConfig) -> dict[str, Any]:
+    """How one request's next token is chosen."""
+    greedy = limits.temperature == 0
+    return {
+        "min_new_tokens": limits.min_new_tokens,
+        "greedy": greedy,
+        "temperature": 1.0 if greedy else float(limits.temperature),
+        "top_p": 1.0 if greedy else float(limits.top_p),
+    }
+
+
+def _manager(model: Any, tokenizer: Any, max_in_flight: int, cache_tokens: int, batch_tokens: int) -> Any:
+    # A processor exists, and can be told otherwise by a request, only where the default does something.
+    default = GENERATION_PRESETS[Style.VERBOSE]
+    manager = model.init_continuous_batching(
+        generation_config=HFGenerationConfig(
+            do_sample=True,
+            temperature=default.temperature,
+            top_p=default.top_p,
+            top_k=0,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        continuous_batching_config=ContinuousBatchingConfig(
+            page_size=PAGE_TOKENS,
+            num_blocks=-(-cache_tokens // PAGE_TOKENS),
+            max_batch_tokens=batch_tokens,
+            max_requests_per_batch=max_in_flight,
+            per_request_processors=True,
+            allow_block_sharing=False,
+            use_cuda_graph=False,
+            use_async_batching=False,
+            auto_switch_to_flash=False,
+        ),
+    )
+    processors = manager.logit_processor
+    temperature, top_p = processors.logits_processor
+    processors.logits_processor[:] = [
+        MinNewTokens(tokenizer.eos_token_id),
+        Greedy(),
+        temperature,
+        QuickTopP(top_p),
+    ]
+    processors.tensors_required = len(processors.logits_processor)
+    processors._retrieve_processors_kwargs()
+    return manager

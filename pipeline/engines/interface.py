@@ -1,0 +1,222 @@
+"""What the server needs of an engine: requests in, tickets out, and the ways in which either can fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
+
+if TYPE_CHECKING:
+    from pipeline.generate import Generation
+
+
+class EngineBusyError(Exception):
+    """As many requests as the engine admits are in flight already."""
+
+
+class EngineClosedError(Exception):
+    """The engine is closed or lets its last answers finish."""
+
+
+class EngineFailedError(Exception):
+    """The engine is dead or failed on this request; the cause is chained."""
+
+
+class RequestTooLongError(Exception):
+    """A prompt and its answer need more room than the engine has.
+
+    Attributes:
+        limit_tokens: Tokens of prompt and answer together that it can hold.
+    """
+
+    def __init__(self, limit_tokens: int) -> None:
+        """Say what fits."""
+        super().__init__(f"prompt and answer together may take {limit_tokens} tokens")
+        self.limit_tokens = limit_tokens
+
+
+class AnswerTimeoutError(Exception):
+    """The answer was not complete within its time; its work was stopped."""
+
+
+class AnswerCancelledError(Exception):
+    """The answer was given up by who asked for it, or by an engine that closes."""
+
+
+_PRESET_OF_STYLE = GenerationConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """What one answer is asked for.
+
+    Attributes:
+        prompt: The user's words, without a style token.
+        style: How long the answer should be.
+        timeout_s: Seconds from ``submit`` to the whole answer; then the work is stopped.
+        limits: Decoding limits; the style's documented preset unless given.
+    """
+
+    prompt: str
+    style: Style
+    timeout_s: float
+    limits: GenerationConfig = _PRESET_OF_STYLE
+
+    def __post_init__(self) -> None:
+        """Fill in the style's preset."""
+        if self.limits is _PRESET_OF_STYLE:
+            object.__setattr__(self, "limits", GENERATION_PRESETS[self.style])
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Load at this moment, and counts since the engine started.
+
+    Attributes:
+        in_flight: Answers running or waiting.
+        waiting: Those of them that are not being decoded yet.
+        finished: Answers completed.
+        failed: Answers that ended by an error or their time limit.
+        cancelled: Answers given up.
+        tokens_generated: Tokens of the completed answers.
+        batch_size: Answers being decoded.
+        alive: Whether the engine's thread runs.
+        stalled_s: Seconds since the last progress while work is in flight; 0.0 when idle.
+    """
+
+    in_flight: int
+    waiting: int
+    finished: int
+    failed: int
+    cancelled: int
+    tokens_generated: int
+    batch_size: int
+    alive: bool
+    stalled_s: float
+
+
+class Ticket:
+    """One answer under way. Any thread may wait on it; the first outcome stands and later ones are ignored."""
+
+    def __init__(self, request: AnswerRequest, when_done: Callable[[Ticket], None] = lambda ticket: None) -> None:
+        """Start the clock; ``when_done`` is called once, by whoever brings the outcome."""
+        self.request = request
+        self.submitted = time.monotonic()
+        self.deadline = self.submitted + request.timeout_s
+        self.first_token_s: float | None = None
+        self.outcome: Generation | Exception | None = None
+        self._when_done = when_done
+        self._pieces: list[str] = []
+        self._changed = threading.Condition()
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text as it comes: whole words of valid Unicode that join to ``result().text``.
+
+        Raises:
+            AnswerTimeoutError: As ``result``.
+            AnswerCancelledError: As ``result``.
+            EngineFailedError: As ``result``.
+        """
+        position, done = 0, False
+        while not done:
+            fresh, done = self._fresh(position)
+            position += len(fresh)
+            yield from filter(None, fresh)
+        self.result()
+
+    def _fresh(self, position: int) -> tuple[list[str], bool]:
+        self._wait(lambda: self.outcome is not None or len(self._pieces) > position)
+        with self._changed:
+            return self._pieces[position:], self.outcome is not None
+
+    def result(self) -> Generation:
+        """Wait for the whole answer, at most until its time is over.
+
+        Raises:
+            AnswerTimeoutError: The time is over.
+            AnswerCancelledError: The answer was given up.
+            EngineFailedError: The engine died or failed on this request.
+        """
+        self._wait(lambda: self.outcome is not None)
+        assert self.outcome is not None
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self.outcome is not None
+
+    def expire(self) -> None:
+        """End the answer for want of time."""
+        self._end(AnswerTimeoutError(f"no answer within {self.request.timeout_s:g} s"))
+
+    def cancel(self) -> None:
+        """Give the answer up."""
+        self._end(AnswerCancelledError("the answer was cancelled"))
+
+    def fail(self, error: BaseException) -> None:
+        """End the answer by an engine's error."""
+        failure = EngineFailedError(f"the engine failed: {type(error).__name__}")
+        failure.__cause__ = error
+        self._end(failure)
+
+    def progress(self, piece: str = "") -> None:
+        """Note that tokens came; ``piece`` is the text that they complete."""
+        with self._changed:
+            if self.first_token_s is None:
+                self.first_token_s = time.monotonic() - self.submitted
+            self._pieces.append(piece)
+            self._changed.notify_all()
+
+    def finish(self, generation: Generation) -> None:
+        """End the answer well; what the pieces lack of its text is added, and its times count from ``submit``."""
+        latency_s = time.monotonic() - self.submitted
+        self._end(dataclasses.replace(generation, latency_s=latency_s, first_token_s=self.first_token_s))
+
+    def _end(self, outcome: Generation | Exception) -> None:
+        with self._changed:
+            if self.outcome is not None:
+                return
+            if not isinstance(outcome, Exception):
+                self._pieces.append(outcome.text[len("".join(self._pieces)) :])
+            self.outcome = outcome
+            self._changed.notify_all()
+        self._when_done(self)
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            in_time = self._changed.wait_for(condition, max(0.0, self.deadline - time.monotonic()))
+        if not in_time:
+            self.expire()
+
+
+class Engine(Protocol):
+    """Answers requests; every method may be called from any thread."""
+
+    name: str
+
+    def submit(self, request: AnswerRequest) -> Ticket:
+        """Start or queue one answer.
+
+        Raises:
+            EngineBusyError: As many requests as the engine admits are in flight.
+            EngineClosedError: The engine is closed or draining.
+            EngineFailedError: The engine is dead.
+            RequestTooLongError: Prompt and answer need more room than the engine has.
+            PipelineError: The prompt holds a style token.
+        """
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give an answer up and free its slot; without effect on one that has ended."""
+
+    def stats(self) -> EngineStats:
+        """Load and counts."""
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""

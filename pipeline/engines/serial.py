@@ -1,0 +1,91 @@
+"""One answer after the other with ``generate()``: slow under load, the reference, and at home on every version."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.engines.admission import Admission
+from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
+from pipeline.engines.text import Pieces
+from pipeline.generate import answer_text, generate_with_style, styled_prompt_ids
+
+STOP_LIMIT_S = 10.0
+"""How long ``close`` waits for the token that is being computed."""
+
+
+class SerialEngine:
+    """One worker thread that answers one request after the other."""
+
+    name = "serial"
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_in_flight: int = 8) -> None:
+        """Start the worker.
+
+        Args:
+            model: A model in evaluation mode.
+            tokenizer: Its tokenizer, style tokens added.
+            max_in_flight: Requests running and waiting together, beyond which new ones are refused.
+        """
+        self._model, self._tokenizer = model, tokenizer
+        self._limit_tokens = int(model.config.max_position_embeddings)
+        self._admission = Admission(max_in_flight)
+        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._running: Ticket | None = None
+        self._worker = threading.Thread(target=self._work, name="serial-engine", daemon=True)
+        self._worker.start()
+
+    def submit(self, request: AnswerRequest) -> Ticket:
+        """Queue one answer; what it waits counts against its time."""
+        prompt_tokens = len(styled_prompt_ids(self._tokenizer, request.prompt, request.style))
+        if prompt_tokens + request.limits.max_new_tokens > self._limit_tokens:
+            raise RequestTooLongError(self._limit_tokens)
+        ticket = self._admission.admit(request)
+        self._queue.put(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give an answer up; one that runs stops at its next token."""
+        ticket.cancel()
+
+    def stats(self) -> EngineStats:
+        """Load and counts."""
+        running = self._running
+        return self._admission.stats(running=lambda ticket: ticket is running, alive=self._worker.is_alive())
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
+        self._admission.close(drain_s)
+        self._queue.put(None)
+        self._worker.join(STOP_LIMIT_S)
+
+    def _work(self) -> None:
+        try:
+            while (ticket := self._queue.get()) is not None:
+                self._running = ticket
+                self._admission.expire()
+                if not ticket.done():
+                    self._answer(ticket)
+                self._running = None
+        except BaseException as error:  # nobody else hears of a thread's end
+            self._admission.fail(error)
+
+    def _answer(self, ticket: Ticket) -> None:
+        request, pieces = ticket.request, Pieces()
+
+        def watch(answer: Sequence[int]) -> bool:
+            self._admission.progress()
+            ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
+            self._admission.expire()
+            return not ticket.done()
+
+        try:
+            generation = generate_with_style(
+                self._model, self._tokenizer, request.prompt, request.style, config=request.limits, watch=watch
+            )
+        except Exception as error:  # one request's, out of memory for example; the next may do
+            ticket.fail(error)
+        else:
+            ticket.finish(generation)

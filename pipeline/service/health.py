@@ -1,0 +1,49 @@
+"""Health: what the documented page says, two probes for orchestrators, and the metrics."""
+
+from __future__ import annotations
+
+from flask import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from pipeline.service.answering import Answering
+from pipeline.service.routes import Route, reply
+from pipeline.service.schemas import Health, Probe
+
+
+def health(answering: Answering) -> Response:
+    """The documented page; 200 only while requests are answered."""
+    status, reason = answering.service.status()
+    info = answering.service.loaded and answering.service.loaded.info
+    body = Health(
+        status=status,
+        model=info.model if info else None,
+        adapter=info.adapter if info else None,
+        gpu_memory=round(info.gpu_memory_gib(), 3) if info else 0.0,
+        reason=reason,
+    )
+    return reply(body, 200 if status == "ok" else 503)
+
+
+def readyz(answering: Answering) -> Response:
+    """Whether requests should be sent here."""
+    status, reason = answering.service.status()
+    return reply(Probe(status=status, reason=reason), 200 if status == "ok" else 503)
+
+
+def livez(answering: Answering) -> Response:
+    """Whether the process should be left alone: anything but a dead engine, which only a restart mends."""
+    status, reason = answering.service.status()
+    return reply(Probe(status=status, reason=reason), 503 if status == "failed" else 200)
+
+
+def metrics(answering: Answering) -> Response:
+    """What Prometheus reads."""
+    return Response(answering.metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+
+ROUTES = (
+    Route("GET", "/health", health, "State, model and memory", reply=Health, others={503: Health}, is_open=True),
+    Route("GET", "/readyz", readyz, "Whether to send requests here", reply=Probe, others={503: Probe}, is_open=True),
+    Route("GET", "/livez", livez, "Whether the process works", reply=Probe, others={503: Probe}, is_open=True),
+    Route("GET", "/metrics", metrics, "Prometheus metrics", media=(CONTENT_TYPE_LATEST,)),
+)

@@ -1,0 +1,120 @@
+"""The state of the service from its first connection to its last, and what health checks are told of it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.engines.interface import Engine, EngineStats
+from pipeline.service.auth import ApiKeys
+from pipeline.service.problems import Problem
+
+Status = Literal["ok", "loading", "draining", "stalled", "failed"]
+WAIT_FOR_STATE_S = 5
+"""What a client is told to wait while the service starts or ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """What the service says of its model.
+
+    Attributes:
+        model: Name of the target.
+        adapter: SHA-256 of the adapter's weights.
+        gpu_memory_gib: Reads the GPU memory in use; 0.0 on a CPU.
+        count_tokens: Token count of a prompt.
+        max_prompt_tokens: Longest prompt that is answered.
+    """
+
+    model: str
+    adapter: str
+    gpu_memory_gib: Callable[[], float]
+    count_tokens: Callable[[str], int]
+    max_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chooses.
+
+    Attributes:
+        timeout_s: Seconds within which an answer must be whole; below the documented 30 s, so that the server answers
+            before its criterion is broken.
+        stall_limit_s: Seconds without a new token, while answers are under way, after which the engine counts as
+            stalled; below ``timeout_s``, which ends all answers and with them the evidence.
+        keys: Who is let in.
+        log_prompts: Whether the log holds the users' words.
+    """
+
+    timeout_s: float = 28.0
+    stall_limit_s: float = 15.0
+    keys: ApiKeys = field(default_factory=ApiKeys)
+    log_prompts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What there is once the model is loaded."""
+
+    engine: Engine
+    info: ServiceInfo
+
+
+class Service:
+    """One service: loading, then ready, then draining."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start in the state ``loading``."""
+        self.settings = settings
+        self.loaded: Loaded | None = None
+        self._draining = threading.Event()
+        self._usual_answer_s = 5.0
+
+    def ready(self, engine: Engine, info: ServiceInfo) -> None:
+        """The model is loaded; requests are answered from now on."""
+        self.loaded = Loaded(engine, info)
+
+    def drain(self) -> None:
+        """Refuse new requests from now on."""
+        self._draining.set()
+
+    def stats(self) -> EngineStats | None:
+        """The engine's load; None until there is one."""
+        return self.loaded.engine.stats() if self.loaded else None
+
+    def status(self) -> tuple[Status, str | None]:
+        """The state, and why it is not ``ok``."""
+        if self._draining.is_set():
+            return "draining", "the server finishes its last answers and ends."
+        stats = self.stats()
+        if stats is None:
+            return "loading", "the model is being loaded."
+        if not stats.alive:
+            return "failed", "the engine has died or, if it is another server, cannot be reached."
+        if stats.stalled_s > self.settings.stall_limit_s:
+            return "stalled", f"the engine has not made a token for {stats.stalled_s:.0f} s."
+        return "ok", None
+
+    def serving(self) -> Loaded:
+        """The engine and what is known of its model.
+
+        Raises:
+            Problem: 503 while it is loading, draining or dead.
+        """
+        status, reason = self.status()
+        if self.loaded is None or status in ("draining", "failed"):
+            raise Problem(503, f"not answering now: {reason}", retry_after_s=WAIT_FOR_STATE_S)
+        return self.loaded
+
+    def note_answer(self, latency_s: float) -> None:
+        """Learn how long answers take."""
+        self._usual_answer_s += 0.1 * (latency_s - self._usual_answer_s)
+
+    def busy(self) -> Problem:
+        """The refusal of a request beyond the engine's bound: about one answer later a place is free."""
+        retry_after_s = min(max(1, math.ceil(self._usual_answer_s)), 30)
+        detail = f"too many requests are waiting; try again in {retry_after_s} s."
+        return Problem(503, detail, retry_after_s=retry_after_s)

@@ -1,0 +1,79 @@
+"""From a run to an engine and what the service says of it; the one module here that needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipeline.config import GIB, get_target
+from pipeline.data.encoding import prompt_ids
+from pipeline.engines.interface import Engine
+from pipeline.engines.remote import RemoteEngine
+from pipeline.engines.selection import EngineName, open_local
+from pipeline.model import load_trained
+from pipeline.runs import RunFolder
+from pipeline.service.lifecycle import ServiceInfo
+from pipeline.targets import base_model_folder
+from pipeline.tokenizer import load_tokenizer
+
+MAX_PROMPT_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Another server that generates.
+
+    Attributes:
+        url: Its base address, ``/v1`` included.
+        model: The name under which it serves the run's model.
+        api_key: Sent as a bearer token.
+    """
+
+    url: str
+    model: str
+    api_key: str | None
+
+
+def load_local(
+    run: RunFolder, engine: EngineName, *, max_in_flight: int, device: str | None, base_model: str | None
+) -> tuple[Engine, ServiceInfo]:
+    """Load what a run trained into an engine of this process.
+
+    Raises:
+        PipelineError: As ``load_trained`` and ``open_local``.
+    """
+    trained = load_trained(run, device=device, base_model=base_model)
+    info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
+    return open_local(engine, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
+
+
+def load_remote(
+    run: RunFolder, remote: Remote, *, max_in_flight: int, base_model: str | None
+) -> tuple[Engine, ServiceInfo]:
+    """Connect to a server that has the run's model; only the tokenizer is loaded here.
+
+    Raises:
+        PipelineError: There is no such run, tokenizer or server.
+    """
+    record = run.read_record()
+    target = get_target(record["target"])
+    tokenizer = load_tokenizer(base_model_folder(target, base_model), target)
+    engine = RemoteEngine(remote.url, remote.model, tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
+    return engine, _info(target.name, record["adapter"]["sha256"], tokenizer, lambda: 0.0)
+
+
+def _gpu_memory_gib() -> float:
+    return torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else 0.0
+
+
+def _info(model: str, adapter: str, tokenizer: Any, gpu_memory_gib: Callable[[], float]) -> ServiceInfo:
+    return ServiceInfo(
+        model=model,
+        adapter=adapter,
+        gpu_memory_gib=gpu_memory_gib,
+        count_tokens=lambda prompt: len(prompt_ids(tokenizer, prompt)),
+        max_prompt_tokens=MAX_PROMPT_TOKENS,
+    )

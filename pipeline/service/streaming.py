@@ -1,0 +1,76 @@
+"""Answers as server-sent events."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flask import Response
+
+from pipeline.service.answering import Answer
+from pipeline.service.logs import RequestRecord
+from pipeline.service.problems import CLIENT_GONE, Problem
+
+if TYPE_CHECKING:
+    from pipeline.generate import Generation
+
+EVENT_STREAM = "text/event-stream"
+logger = logging.getLogger(__name__)
+
+
+class Dialect(Protocol):
+    """How an answer is told event by event; each method yields whole events."""
+
+    def piece(self, text: str) -> Iterable[str]:
+        """Some text of the answer."""
+
+    def done(self, generation: Generation) -> Iterable[str]:
+        """The answer is whole."""
+
+    def failed(self, problem: Problem) -> Iterable[str]:
+        """The answer will not become whole."""
+
+
+def event(data: dict[str, Any], name: str | None = None) -> str:
+    """One server-sent event with JSON as its data."""
+    return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data)}\n\n"
+
+
+def stream(answer: Answer, record: RequestRecord, dialect: Dialect) -> Response:
+    """The answer as a response that is sent as it comes.
+
+    Nothing is sent before the first piece is there: a refusal or a timeout until then keeps its own status.
+
+    Raises:
+        Problem: The answer failed before its first piece.
+    """
+    pieces = answer.pieces()
+    try:
+        first = next(pieces, "")
+    except BaseException:
+        answer.close()
+        raise
+
+    def events() -> Iterator[str]:
+        try:
+            for piece in itertools.chain((first,), pieces):
+                yield from dialect.piece(piece)
+            yield from dialect.done(answer.result())
+        except Problem as problem:
+            record.status = problem.status
+            yield from dialect.failed(problem)
+        except GeneratorExit:
+            record.status = CLIENT_GONE
+            raise
+        except Exception as error:
+            logger.error("stream failed", exc_info=error, extra=record.name())
+            record.status = 500
+            yield from dialect.failed(Problem(500, "the server failed on this request; its log has the reason."))
+
+    response = Response(events(), mimetype=EVENT_STREAM)
+    response.call_on_close(answer.close)
+    response.headers["X-Accel-Buffering"] = "no"
+    return response

@@ -1,0 +1,167 @@
+"""How many answers an engine gives, how fast and to how many at once, against the documented one after the other.
+
+``make serving-load`` writes ``serving.json``, ``serving.md`` and ``serving.svg``. Every cell is measured in each round,
+in this process and serial beside continuous: their ratio does not depend on what the machine does meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from harness.files import write_text_atomically
+from harness.provenance import collect
+from harness.statistics import median
+from pipeline.config import GENERATION_PRESETS, Style
+from pipeline.data.formats import read_questions
+from pipeline.environment import apply_environment
+from pipeline.figures import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
+from pipeline.files import HELD_OUT_QUESTIONS
+from pipeline.runs import RunFolder
+from tests.benchmarks.load import Ask, closed_loop, summarise_answers
+
+apply_environment()  # before torch is imported
+
+ENGINES = ("serial", "continuous")
+BASE = "serial"
+PATIENCE_S = 600.0
+"""No answer is given up here: a queue shows as latency."""
+
+
+def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float, measured_s: float) -> dict[str, Any]:
+    """Every engine at every number of clients, in each round."""
+    from pipeline.model import load_trained
+
+    trained = load_trained(run)
+    questions = [question.text for question in read_questions(HELD_OUT_QUESTIONS)]
+    cells = []
+    for number, at_once, name in tqdm([(r, c, e) for r in range(rounds) for c in clients for e in ENGINES]):
+        ask, close = open_ask(name, trained, at_once)
+        answers = closed_loop(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
+        close()
+        cells.append({"round": number, "engine": name, "clients": at_once, **summarise_answers(answers, measured_s)})
+    return {
+        "command": "make serving-load",
+        "provenance": collect(Path(__file__).resolve().parents[2]),
+        "target": trained.target.name,
+        "limits": {style.value: GENERATION_PRESETS[style].max_new_tokens for style in Style},
+        "cells": cells,
+        "rows": summarise(cells),
+    }
+
+
+def open_ask(name: str, trained: Any, clients: int) -> tuple[Ask, Any]:
+    """An engine as something to ask, and how to close it."""
+    from pipeline.engines.interface import AnswerRequest
+    from pipeline.engines.selection import open_local
+
+    engine = open_local(name, trained.model, trained.tokenizer, max_in_flight=clients)  # type: ignore[arg-type]
+
+    def ask(prompt: str, style: Style) -> tuple[int, float | None]:
+        generation = engine.submit(AnswerRequest(prompt, style, PATIENCE_S)).result()
+        return generation.token_count, generation.first_token_s
+
+    return ask, engine.close
+
+
+def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each engine and number of clients: medians over the rounds, ratios to serial in the same round."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["engine"], cell["clients"]), []).append(cell)
+    rows = []
+    for (engine, clients), group in groups.items():
+        base = {cell["round"]: cell for cell in groups[BASE, clients]}
+        row: dict[str, Any] = {"engine": engine, "clients": clients, "rounds": len(group)}
+        for name, read in READINGS.items():
+            row[name] = _median([read(cell) for cell in group])
+            row[f"{name}_ratio"] = _median([_ratio(read(cell), read(base[cell["round"]])) for cell in group])
+        rows.append(row)
+    return rows
+
+
+READINGS: dict[str, Any] = {
+    "answers_per_minute": lambda cell: cell["answers_per_minute"],
+    "tokens_per_s": lambda cell: cell["tokens_per_s"],
+    "terse_p95_s": lambda cell: cell["terse"]["latency_p95_s"],
+    "verbose_p95_s": lambda cell: cell["verbose"]["latency_p95_s"],
+    "first_token_p50_s": lambda cell: cell["verbose"]["first_token_p50_s"],
+}
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """The rows as a table; in brackets the ratio to serial with as many clients."""
+    headers = ("engine", "clients", "answers/min", "tokens/s", "terse p95", "verbose p95", "first token p50")
+    cells = [
+        (
+            row["engine"],
+            row["clients"],
+            *(_cell(row, name, unit) for name, unit in zip(READINGS, ("", "", " s", " s", " s"), strict=True)),
+        )
+        for row in document["rows"]
+    ]
+    return tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
+
+
+def _cell(row: Mapping[str, Any], name: str, unit: str) -> str:
+    value, ratio = row[name], row[f"{name}_ratio"]
+    if value is None:
+        return "none"
+    shown = f"{value:.1f}{unit}"
+    return shown if row["engine"] == BASE or ratio is None else f"{shown} ({ratio:.2f} x)"
+
+
+def draw(document: Mapping[str, Any]) -> str:
+    """Answers each minute and the slow end of terse latency against the number of clients, as SVG."""
+    return to_svg(partial(_draw, document["rows"]), title="Answers under load", salt="serving", size=(8.5, 3.6))
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], figure: Any) -> None:
+    panels = figure.subplots(1, 2)
+    names = (("answers_per_minute", "answers per minute"), ("terse_p95_s", "terse answers, p95 of seconds"))
+    for axes, (name, label) in zip(panels, names, strict=True):
+        for engine, colour, marker in zip(ENGINES, (VERBOSE_COLOUR, TERSE_COLOUR), ("s", "o"), strict=True):
+            points = [(row["clients"], row[name]) for row in rows if row["engine"] == engine]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=engine)
+        axes.set_xlabel("clients at once")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(sorted({row["clients"] for row in rows}))
+        axes.legend(frameon=False)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="a completed run")
+    parser.add_argument("--output", type=Path, required=True, help="folder for serving.json, serving.md, serving.svg")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warmup", type=float, default=15.0, metavar="SECONDS")
+    parser.add_argument("--measured", type=float, default=60.0, metavar="SECONDS")
+    given = parser.parse_args()
+    document = measure(RunFolder(given.run), given.clients, given.rounds, given.warmup, given.measured)
+    write_text_atomically(given.output / "serving.json", json.dumps(document, indent=1) + "\n")
+    write_text_atomically(given.output / "serving.md", to_markdown(document))
+    write_text_atomically(given.output / "serving.svg", draw(document))
+    print(to_markdown(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The three engines over one tiny model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from pipeline.compat import TRANSFORMERS_5
+from pipeline.engines.interface import Engine
+from pipeline.engines.remote import RemoteEngine
+from pipeline.engines.selection import open_local
+from pipeline.model import LoadedModel
+from pipeline.runs import RunFolder
+from tests.unit.pipeline.engines.exact import exact_model
+
+KEY = "a-key"
+needs_continuous_batching = pytest.mark.skipif(
+    not TRANSFORMERS_5, reason=f"transformers {transformers.__version__} has no continuous batching that can be guarded"
+)
+OpenEngine = Callable[..., Engine]
+
+
+def until(condition: Callable[[], bool], limit_s: float = 30) -> bool:
+    """Whether the condition comes true in time."""
+    end, pause = time.monotonic() + limit_s, threading.Event()
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        pause.wait(0.01)
+    return True
+
+
+@pytest.fixture(scope="session")
+def exact(tiny_run: RunFolder) -> LoadedModel:
+    return exact_model(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def openai_server(tiny_run: RunFolder) -> Iterator[str]:
+    """The address of another process that serves the same model."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.unit.pipeline.engines.openai_server", str(tiny_run.path), KEY],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[4],
+        text=True,
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(params=["serial", pytest.param("continuous", marks=needs_continuous_batching), "remote"])
+def open_engine(request: pytest.FixtureRequest, exact: LoadedModel) -> Iterator[OpenEngine]:
+    """Opens the engine under test; all are closed in the end."""
+    opened: list[Engine] = []
+
+    def start(max_in_flight: int = 16) -> Engine:
+        if request.param == "remote":
+            url = request.getfixturevalue("openai_server")
+            engine: Engine = RemoteEngine(url, "tiny", exact.tokenizer, api_key=KEY, max_in_flight=max_in_flight)
+        else:
+            engine = open_local(request.param, exact.model, exact.tokenizer, max_in_flight=max_in_flight)
+        opened.append(engine)
+        return engine
+
+    yield start
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture
+def engine(open_engine: OpenEngine) -> Any:
+    return open_engine()

@@ -1,0 +1,15 @@
+"""A model that answers the same alone and among others."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.inference import unpack
+from pipeline.model import LoadedModel, load_trained
+from pipeline.runs import RunFolder
+
+
+def exact_model(run: RunFolder) -> LoadedModel:
+    """A run's model in float32: 4-bit weights and bfloat16 round differently when several answers share a step."""
+    trained = load_trained(run)
+    return LoadedModel(unpack(trained.model, torch.float32).float(), trained.tokenizer, trained.target)

@@ -1,0 +1,96 @@
+"""A process that answers OpenAI's streaming chat completions from a tiny run; its arguments are RUN and KEY."""
+
+from __future__ import annotations
+
+import json
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import GenerationConfig, Style
+from pipeline.data.style import inject_token
+from pipeline.engines.interface import AnswerRequest
+from pipeline.engines.serial import SerialEngine
+from pipeline.runs import RunFolder
+
+LIMIT_TOKENS = 5000
+BREAKS_OFF, REFUSED = "Break off, please.", "Refuse, please."
+
+
+def answer_request(body: dict[str, Any]) -> AnswerRequest:
+    """The request in a body; a member that is missing fails."""
+    (message,) = body["messages"]
+    assert (message["role"], body["model"], body["stream"]) == ("user", "tiny", True)
+    (style,) = (style for style in Style if message["content"].startswith(inject_token("", style)))
+    prompt = message["content"].removeprefix(inject_token("", style))
+    limits = GenerationConfig(body["temperature"], body["top_p"], body["min_tokens"], body["max_tokens"])
+    return AnswerRequest(prompt, style, 600, limits)
+
+
+class Server(ThreadingHTTPServer):
+    """Lets as many clients connect at once as a test has."""
+
+    request_queue_size = 64
+    daemon_threads = True
+
+
+def create_server(engine: SerialEngine, key: str) -> Server:
+    """The server on a free port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self._json(200, {"data": [{"id": "tiny", "max_model_len": LIMIT_TOKENS}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.headers.get("Authorization") != f"Bearer {key}":
+                self._json(401, {"error": {"message": "no such key"}})
+                return
+            request = answer_request(body)
+            if request.prompt == REFUSED:
+                self._json(400, {"error": {"message": "not that"}})
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            ticket = engine.submit(request)
+            try:
+                for piece in ticket.pieces():
+                    self._event({"choices": [{"delta": {"content": piece}, "finish_reason": None}]})
+                if request.prompt == BREAKS_OFF:
+                    return
+                reason = {"eos": "stop", "length": "length"}[ticket.result().finish_reason]
+                self._event({"choices": [{"delta": {}, "finish_reason": reason}]})
+                self.wfile.write(b"data: [DONE]\n\n")
+            except OSError:
+                engine.cancel(ticket)
+
+        def _event(self, event: dict[str, Any]) -> None:
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            self.wfile.flush()
+
+        def _json(self, status: int, body: dict[str, Any]) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+    return Server(("127.0.0.1", 0), Handler)
+
+
+def main() -> None:
+    """Announce the address and serve until killed."""
+    from tests.unit.pipeline.engines.exact import exact_model
+
+    trained = exact_model(RunFolder(Path(sys.argv[1])))
+    server = create_server(SerialEngine(trained.model, trained.tokenizer, max_in_flight=64), sys.argv[2])
+    print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
