@@ -46,8 +46,8 @@ class Case:
 def make_case(name: str, preset_name: str, target: Target, base_folder: Path) -> Case:
     """The largest micro-batch of the preset's own run, or one example of ``LONG_TOKENS``."""
     from pipeline.data.batches import training_batches
+    from pipeline.data.store import tokenised
     from pipeline.tokenizer import load_tokenizer
-    from pipeline.train import tokenised
 
     preset = resolve_preset(preset_name, target)
     training = preset.training
