@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from harness.files import write_text_atomically
 from harness.provenance import collect
-from pipeline.cli import DEFAULT_TARGET
+from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import get_target
 from pipeline.environment import apply_environment
 from pipeline.files import TRAINING_DATA, write_json
