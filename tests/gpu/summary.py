@@ -17,20 +17,24 @@ from tests.gpu.memory import CASES
 
 Row = tuple[str, ...]
 MEASURES = (
+    ("trained on", "training.completes", "example_count", "{:,} examples"),
     ("4-bit linear layers", "training.loads_in_4bit", "nf4_double_quant_linear_share", "{:.0%}"),
     ("bits per parameter", "training.loads_in_4bit", "linear_bits_per_parameter", "{:.3f}"),
     ("peak memory allocated", "training.gpu_memory", "cuda_allocated_gib", "{:.2f} GiB"),
     ("peak memory reserved", "training.gpu_memory", "cuda_reserved_gib", "{:.2f} GiB"),
     ("peak memory, driver", "training.gpu_memory", "cuda_driver_gib", "{:.2f} GiB"),
-    ("training of 1600 examples", "training.duration", "duration_of_1600_examples_s", "{:.0f} s"),
     ("training", "training.duration", "examples_per_s", "{:.2f} examples/s"),
-    ("adapter", "training.adapter_saves", "adapter_size_mib", "{:.0f} MiB"),
+    ("1600 examples at that rate", "training.duration", "duration_of_1600_examples_s", "{:.0f} s"),
+    ("adapter file", "training.adapter_saves", "adapter_size_mib", "{:.0f} MiB"),
     ("TERSE answer, median", "style.generation_speed", "terse_latency_p50_s", "{:.2f} s"),
     ("VERBOSE answer, median", "style.generation_speed", "verbose_latency_p50_s", "{:.2f} s"),
+    ("one answer at a time", "style.generation_speed", "tokens_per_s", "{:.1f} tokens/s"),
     ("server ready", "deployment.server_starts", "startup_s", "{:.1f} s"),
     ("four requests at once, slowest", "deployment.generate_endpoint", "at_once_latency_max_s", "{:.2f} s"),
 )
 """Row, criterion, measurement and how it is written."""
+COMPARED = {"GiB", "MiB", "examples/s", "tokens/s"}
+"""Units of which a ratio means something; how long random weights answer is chance."""
 REJECTED = EXIT_CODES[Decision.REJECTED]
 
 
@@ -55,7 +59,7 @@ def measured_rows(found: Mapping[str, Any]) -> list[Row]:
         values = [columns[preset].get(criterion, {}).get(name) for preset in PRESETS]
         if any(value is not None for value in values):
             cells = ["" if value is None else form.format(value) for value in values]
-            rows.append((label, *cells, _ratio(values)))
+            rows.append((label, *cells, _ratio(values) if form.rpartition(" ")[2] in COMPARED else ""))
     return rows
 
 

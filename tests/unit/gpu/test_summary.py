@@ -11,7 +11,11 @@ from tests.gpu.summary import generation_rows, measured_rows, memory_rows, read_
 def acceptance(reserved_gib: float, rate: float) -> dict[str, Any]:
     criteria = [
         {"id": "training.gpu_memory", "outcome": "PASS", "measurements": {"cuda_reserved_gib": reserved_gib}},
-        {"id": "training.duration", "outcome": "PASS", "measurements": {"examples_per_s": rate}},
+        {
+            "id": "training.duration",
+            "outcome": "PASS",
+            "measurements": {"examples_per_s": rate, "duration_of_1600_examples_s": 1600 / rate},
+        },
         {"id": "style.coherence", "outcome": "NOT_APPLICABLE", "measurements": {}},
     ]
     return {"decision": "INCOMPLETE", "subjects": [{"criteria": criteria}]}
@@ -35,6 +39,7 @@ def test_each_figure_has_a_column_for_each_preset_and_their_ratio() -> None:
     rows = measured_rows(FOUND)
     assert ("peak memory reserved", "10.00 GiB", "5.00 GiB", "0.50") in rows
     assert ("training", "2.00 examples/s", "6.00 examples/s", "3.00") in rows
+    assert ("1600 examples at that rate", "800 s", "267 s", "") in rows
 
 
 def test_a_preset_that_was_not_run_leaves_its_column_empty() -> None:
