@@ -49,4 +49,7 @@ def environment_values() -> dict[str, str | None]:
 
 def torch_is_installed() -> bool:
     """Whether torch can be imported, without importing it."""
-    return importlib.util.find_spec("torch") is not None
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ModuleNotFoundError:  # an import hook that hides it, as a test's does
+        return False
