@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import accelerate
 import torch
 import transformers
 from packaging.version import Version
@@ -11,6 +12,8 @@ from packaging.version import Version
 from pipeline.errors import PipelineError
 
 TRANSFORMERS_5 = Version(transformers.__version__) >= Version("5.0")
+SHARDS_FOUR_BIT = Version(accelerate.__version__) >= Version("1.15")
+"""Whether FSDP leaves packed 4-bit weights as they are (accelerate 1.9 casts them to float32)."""
 
 
 def dtype_argument(dtype: torch.dtype) -> dict[str, Any]:

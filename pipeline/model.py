@@ -26,7 +26,7 @@ from pipeline.config import (
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder, weights_digest
 from pipeline.inference import for_inference
-from pipeline.processes import local_gpu
+from pipeline.processes import is_sharded, local_gpu, whole_tensors
 from pipeline.quantization import QuantizationCensus, quantization_census
 from pipeline.runs import RunFolder
 from pipeline.style_rows import add_style_rows, replace_rows_after_lookup
@@ -62,6 +62,7 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
         bnb_4bit_quant_type=quantization.quant_type,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if is_sharded() else None,  # FSDP leaves integers whole on every GPU
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -123,10 +124,12 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the trained tensors as safetensors, all or nothing.
 
     PEFT's automatic choice adds the base's embeddings whenever the vocabulary grew: a thousand times the two trained
-    rows for lean, and two further copies of the trained matrices for golden.
+    rows for lean, and two further copies of the trained matrices for golden. Where the model is sharded, every process
+    must call it.
     """
+    tensors = whole_tensors(model) if is_sharded() else None
     with building_folder(folder) as temporary:
-        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False, state_dict=tensors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 
-from pipeline.config import TrainingConfig
+from pipeline.compat import SHARDS_FOUR_BIT
+from pipeline.config import Preset, TrainingConfig
 from pipeline.errors import PipelineError
+
+SHARDING: Mapping[str, str] = MappingProxyType(
+    {
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_OFFLOAD_PARAMS": "false",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+        "FSDP_ACTIVATION_CHECKPOINTING": "false",
+    }
+)
+"""How accelerate passes on the settings of docs/fsdp.yaml that training depends on."""
 
 
 def process_count() -> int:
@@ -24,6 +42,52 @@ def is_first_process() -> bool:
 def local_gpu() -> int:
     """Index of this process's GPU on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_sharded() -> bool:
+    """Whether the model itself is shared out (FSDP), as ``accelerate launch`` says by ``ACCELERATE_USE_FSDP``."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def require_shardable(preset: Preset, device: str) -> None:
+    """Refuse a run under FSDP that would fail late or train otherwise than asked.
+
+    Raises:
+        PipelineError: It is one; the message says what to use instead.
+    """
+    if not is_sharded():
+        return
+    if device == "cpu":
+        raise PipelineError("accelerate shards a model over GPUs only; on CPUs start the processes with torchrun.")
+    if not preset.adapter.trains_style_rows_only:
+        raise PipelineError(
+            f"preset {preset.name} trains whole embeddings and is not sharded; use --preset lean, or torchrun."
+        )
+    if not SHARDS_FOUR_BIT:
+        raise PipelineError("sharding 4-bit weights needs accelerate 1.15; install what constraints/current.txt pins.")
+    for name, value in SHARDING.items():
+        if (found := os.environ.get(name)) != value:
+            raise PipelineError(f"{name} is {found}, not {value}; use accelerate launch --config_file docs/fsdp.yaml.")
+
+
+def require_same_sharding(checkpoint: Path) -> None:
+    """Refuse to go on from a checkpoint of a sharded model with a whole one, or the other way round.
+
+    Raises:
+        PipelineError: That was asked for.
+    """
+    if is_sharded() != any(checkpoint.glob("pytorch_model_fsdp*")):
+        made = "without" if is_sharded() else "with"
+        raise PipelineError(f"{checkpoint}: made {made} FSDP; start as before, or choose another --output.")
+
+
+def whole_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The trained tensors of a sharded model by name, each put together on the CPU; every process must call it."""
+    return {
+        name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+        for name, tensor in model.named_parameters()
+        if tensor.requires_grad
+    }
 
 
 def accumulation_per_process(training: TrainingConfig, examples: int) -> int:

@@ -30,7 +30,15 @@ from pipeline.model import (
     save_adapter,
 )
 from pipeline.plan import warn_of_memory
-from pipeline.processes import accumulation_per_process, is_first_process, process_count, sum_over_processes
+from pipeline.processes import (
+    accumulation_per_process,
+    is_first_process,
+    is_sharded,
+    process_count,
+    require_same_sharding,
+    require_shardable,
+    sum_over_processes,
+)
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder, checkpoint_step, package_versions
 from pipeline.style_rows import add_style_rows
@@ -81,6 +89,7 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     """
     if request.tensorboard:
         require_tensorboard()
+    require_shardable(request.preset, request.device)
     job = _prepare(request)
     run, training = job.run, job.preset.training
     if not is_first_process():
@@ -89,7 +98,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         earlier = run.open(job.identity)
         if earlier is not None and earlier["status"] == "completed":
             return earlier
-        warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
+        if not is_sharded():  # the plan is one of a whole model
+            warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
         settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
         run.update(**job.identity, **settings, status="running")
         try:
@@ -197,6 +207,8 @@ def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, 
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     checkpoint = job.checkpoints.last_checkpoint()
+    if checkpoint:
+        require_same_sharding(checkpoint)
     step = checkpoint_step(checkpoint) if checkpoint else 0
     earlier_s = run.keep_metrics_until(step)
     trainer.add_callback(StepMetrics(run, trainer, device, earlier_s))

@@ -7,12 +7,14 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
@@ -22,7 +24,13 @@ from pipeline.config import GIB
 from pipeline.errors import PipelineError
 from pipeline.gpus import peak_resident_bytes
 from pipeline.model import save_adapter
-from pipeline.processes import is_first_process, mean_over_processes, sum_over_processes, wait_for_processes
+from pipeline.processes import (
+    is_first_process,
+    is_sharded,
+    mean_over_processes,
+    sum_over_processes,
+    wait_for_processes,
+)
 from pipeline.runs import RunFolder
 
 
@@ -49,6 +57,15 @@ class StepRecordingTrainer(Trainer):
         super().__init__(**kwargs)
         self._batches = batches
         self.step_loss, self.step_tokens = 0.0, 0
+        if is_sharded():
+            # As autocast in one process; accelerate's choice would also round the loss, the number of tokens that it is
+            # divided by, and the gradients' sums.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16 if self.args.bf16 else None,
+                reduce_dtype=torch.float32,
+                cast_forward_inputs=False,
+            )
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # none writes into it
 
     def get_train_dataloader(self) -> Any:
         """The micro-batches in their order; each process takes its share of them in turn."""
@@ -67,6 +84,14 @@ class StepRecordingTrainer(Trainer):
         loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         self.step_loss += loss.item()
         return loss
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter, but not beside the sharded state that checkpoints of a sharded model hold anyway.
+
+        For it the stock trainer would gather the whole base in every process.
+        """
+        if not is_sharded():
+            super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         save_adapter(self.model, Path(output_dir or self.args.output_dir))

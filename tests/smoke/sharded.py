@@ -1,0 +1,72 @@
+"""``verbosity`` under FSDP on CPUs, where accelerate knows it on GPUs only: torch itself shards on either.
+
+``accelerate launch --config_file docs/fsdp.yaml -m tests.smoke.sharded train ...`` prints for each process how many
+bytes of the model's layers it keeps. Gradients are checkpointed, as they are on Mistral. With a step's number in the
+environment variable that ``STOP`` names, the first process is sent SIGTERM at that step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
+
+from pipeline import cli, compat, model, processes, train
+from pipeline.config import Preset
+from pipeline.processes import is_first_process
+from pipeline.trainer import StepMetrics, StepRecordingTrainer
+
+STOP = "VERBOSITY_TEST_STOP_AT_STEP"
+
+
+def shard_on_cpus() -> None:
+    """Let accelerate take these CPUs for GPUs, by doing what it does for those."""
+    on_gpus, step_ended = StepRecordingTrainer.create_accelerator_and_postprocess, StepMetrics.on_step_end
+
+    def create_accelerator_and_postprocess(trainer: StepRecordingTrainer) -> None:
+        on_gpus(trainer)
+        state = trainer.accelerator.state
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        if state.mixed_precision != "no":
+            state.fsdp_plugin.set_mixed_precision(state.mixed_precision)
+        state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        trainer.is_fsdp_enabled = True
+
+    def require_shardable(preset: Preset, device: str) -> None:
+        processes.require_shardable(preset, "cuda")
+
+    def save_adapter(adapted: Any, folder: Path) -> None:
+        tensors = [part for name, part in adapted.named_parameters() if ".layers." in name]
+        kept_bytes = sum((part.to_local() if isinstance(part, DTensor) else part).nbytes for part in tensors)
+        print(f"kept {kept_bytes} of {sum(part.nbytes for part in tensors)} bytes", flush=True)
+        model.save_adapter(adapted, folder)
+
+    def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
+        return compat.checkpointing_arguments(True)
+
+    def on_step_end(metrics: StepMetrics, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step_ended(metrics, args, state, control, **kwargs)
+        if is_first_process() and str(state.global_step) == os.environ.get(STOP):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    places: tuple[tuple[Any, Callable[..., Any]], ...] = (
+        (StepRecordingTrainer, create_accelerator_and_postprocess),
+        (StepMetrics, on_step_end),
+        (train, checkpointing_arguments),
+        (train, require_shardable),
+        (train, save_adapter),
+    )
+    for owner, replacement in places:
+        setattr(owner, replacement.__name__, replacement)
+
+
+if __name__ == "__main__":
+    shard_on_cpus()
+    sys.exit(cli.main())
