@@ -7,6 +7,8 @@ where it was. ``--limit-s`` ends a call in time: what runs is asked to stop, and
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -88,17 +90,18 @@ def run_step(step: Step, logs: Path, remaining_s: float | None) -> int | None:
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / f"{step.name}.log").open("ab") as log:
         command = [sys.executable, "-m", *step.command]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
-        try:
-            return process.wait(timeout=remaining_s)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            return None
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0)
+    try:
+        return process.wait(timeout=remaining_s)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_S)
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a server, say, that an interrupted acceptance left running
+        process.wait()
 
 
 def run_all(steps: Sequence[Step], logs: Path, limit_s: float | None) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.config import PRESETS
@@ -48,6 +49,19 @@ def test_a_step_that_runs_over_its_time_is_asked_to_stop(tmp_path: Path) -> None
     mark = tmp_path / "mark"
     code = f"import signal; signal.signal(signal.SIGTERM, lambda *_: exit(open({str(mark)!r}, 'w') and 143))"
     assert run_all([step("long", f"{code}; signal.pause()")], tmp_path / "logs", steps.STOP_S + 2.0) == UNFINISHED
+
+
+def test_nothing_that_a_step_started_outlives_it(tmp_path: Path) -> None:
+    number = tmp_path / "number"
+    child = "[sys.executable, '-c', 'import signal; signal.pause()']"
+    leaves = step(
+        "leaves", f"import subprocess, sys; open({str(number)!r}, 'w').write(str(subprocess.Popen({child}).pid))"
+    )
+    assert run_all([leaves], tmp_path / "logs", None) == 0
+    pid = int(number.read_text())
+    if psutil.pid_exists(pid):
+        _, alive = psutil.wait_procs([psutil.Process(pid)], timeout=10)
+        assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
 def test_the_steps_of_a_target(tmp_path: Path) -> None:
