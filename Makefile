@@ -65,7 +65,7 @@ large-data: $(READY)
 	$(BIN)/python -m tests.benchmarks.large_data --output golden/data
 
 # On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on
-# a CPU: make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 16'
+# a CPU: make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 48'
 TARGET ?= mistral-7b-v0.3-synthetic
 DEVICE ?= cuda
 OPTIONS ?=
