@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.golden_environment
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench versions serving-load large-data \
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load large-data \
 	gpu-acceptance clean
 
 demo: $(READY)
@@ -49,6 +49,13 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.training_report bench-results.json golden/smollm2-135m/bench
 	$(BIN)/python -m tests.benchmarks.training_profile golden/smollm2-135m/bench
 
+# An hour on two cores: golden, then lean, on all shipped examples but the last 64, which are scored.
+in-turn: $(READY)
+	for preset in golden lean; do $(BIN)/python -m tests.benchmarks.held_out run $$preset 42 1536 cpu in-turn-runs/$$preset \
+		|| exit; done
+	$(BIN)/python -m tests.benchmarks.held_out report in-turn-runs/golden in-turn-runs/lean \
+		--output golden/smollm2-135m/in-turn
+
 # The same inputs on both dependency sets, a few minutes on two cores: what docs/versions.md shows.
 versions: $(READY)
 	$(ON_GOLDEN) -m pipeline.cli train --target smollm2-135m --preset lean --max-examples 48 --output versions-work/run
@@ -86,5 +93,5 @@ $(READY): pyproject.toml constraints/current.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-golden demo-results acceptance-results gpu-results curve-runs sabotage-runs bench-results.json \
+	rm -rf $(VENV) .venv-golden demo-results acceptance-results gpu-results curve-runs in-turn-runs sabotage-runs bench-results.json \
 		versions-work

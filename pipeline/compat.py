@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import accelerate
+import bitsandbytes
 import torch
 import transformers
 from packaging.version import Version
@@ -36,6 +37,12 @@ def warmup_arguments(ratio: float) -> dict[str, Any]:
 def cpu_compute_dtype() -> Literal["bfloat16", "float32"]:
     """bfloat16 where this CPU multiplies it natively; elsewhere it is a hundred times slower than float32."""
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def multiplies_packed_on_cpu() -> bool:
+    """Whether this CPU multiplies 4-bit weights as they are (bitsandbytes 0.46 unpacks a layer for every token)."""
+    supported = getattr(bitsandbytes.functional, "has_avx512bf16", None)
+    return supported is not None and bool(supported())
 
 
 def checkpointing_arguments(enabled: bool) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def _prove(
 
 
 def _write_merged(trained: TrainedModel, base_folder: Path, folder: Path, dtype: torch.dtype) -> None:
-    model = unpack(trained.model, dtype)
+    model = unpack(trained.model, dtype, merge=True)
     if isinstance(head := model.get_output_embeddings(), torch.nn.Linear):
         # Tied to the base's rows it would take the trained rows, too, which are merged into those in place.
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)

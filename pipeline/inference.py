@@ -7,28 +7,39 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.compat import cpu_compute_dtype
+from pipeline.compat import cpu_compute_dtype, multiplies_packed_on_cpu
 
 
 def for_inference(model: Any) -> Any:
     """The form of a 4-bit model, with an adapter or without, that generates fastest and computes the same.
 
-    Where 4-bit kernels are fast an adapter stays unmerged. A CPU without bfloat16 arithmetic unpacks every weight for
-    every token, so there the NF4 values are unpacked once and the adapter is added to them in float32; merging into
-    4-bit weights would round the adapter away.
+    Where 4-bit kernels are fast the model stays as it is. A CPU without them unpacks every weight for every token, so
+    there the NF4 values are unpacked once. In bfloat16 an adapter stays unmerged, since merging would round it away; in
+    float32 it is merged.
     """
-    if next(model.parameters()).device.type != "cpu" or cpu_compute_dtype() == "bfloat16":
+    if next(model.parameters()).device.type != "cpu" or multiplies_packed_on_cpu():
         return model
-    return unpack(model, torch.float32)
+    dtype: torch.dtype = getattr(torch, cpu_compute_dtype())
+    return unpack(model, dtype, merge=dtype == torch.float32)
 
 
-def unpack(model: Any, dtype: torch.dtype) -> Any:
-    """Put plain linear layers on the CPU in place of 4-bit ones, an adapter's matrices added to them in float32."""
+def unpack(model: Any, dtype: torch.dtype, *, merge: bool) -> Any:
+    """Put plain linear layers on the CPU in place of 4-bit ones.
+
+    Args:
+        model: The model, changed in place.
+        dtype: Type of the unpacked weights.
+        merge: Whether an adapter's matrices are added to them, in float32, in place of being kept beside them.
+
+    Returns:
+        The model.
+    """
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 
-    # First the adapted layers, since each holds the 4-bit layer that it adapts.
-    for kind, unpacked in ((LoraLinear4bit, _merged_weight), (Linear4bit, _weight)):
+    # Adapted layers first, since each holds the 4-bit layer that it adapts.
+    kinds = ((LoraLinear4bit, _merged_weight),) if merge else ()
+    for kind, unpacked in (*kinds, (Linear4bit, _weight)):
         for name, module in list(model.named_modules()):
             if isinstance(module, kind):
                 parent, _, child = name.rpartition(".")

@@ -1,8 +1,9 @@
-"""Which preset learns the shipped data better: the loss of answers that were held out, over several seeds.
+"""Which preset learns the shipped data better, and how fast: the loss of answers that were held out, time and memory.
 
 ``run VARIANT SEED EXAMPLES DEVICE DIR`` trains the embedded target on the first examples of the shipped data, leaves
 the run in DIR and writes there ``held_out.json``: how likely it makes the last 64 answers. ``report DIR...`` puts such
-files together, whichever machines made them.
+files together, whichever machines made them. Rates are compared only of two runs that had the machine for themselves,
+one after the other.
 """
 
 from __future__ import annotations
@@ -87,8 +88,30 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def in_turn(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Rate, memory and adapter of one run of each preset, as a table; memory is what the process held at its peak."""
+    first, *_ = ordered = [run for variant in PRESET_NAMES for run in runs if run["variant"] == variant]
+    cells = [
+        (
+            run["variant"],
+            f"{run['training_s'] / 60:.1f} min",
+            f"{run['examples_per_s']:.2f}",
+            f"{run['examples_per_s'] / first['examples_per_s']:.2f}",
+            f"{run['peak_memory']['rss_gib']:.2f} GiB",
+            f"{run['peak_memory']['rss_gib'] / first['peak_memory']['rss_gib']:.2f}",
+            f"{run['adapter_bytes'] / 2**20:.1f} MiB",
+            f"{run['held_out_nats_per_token']:.3f}",
+        )
+        for run in ordered
+    ]
+    headers = ("preset", "training", "examples/s", "x golden", "peak RSS", "x golden", "adapter", "held-out loss")
+    return tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
+
+
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The rows as a table, and the sentence."""
+    """The rows as a table, and the sentence; of one run for each preset, their rates."""
+    if len(document["runs"]) == len(PRESET_NAMES):
+        return in_turn(document["runs"])
     cells = [
         (
             row["variant"],

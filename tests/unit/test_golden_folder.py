@@ -15,7 +15,16 @@ from pipeline.config import TARGETS
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = (
     *("README.md", "data/*", "sabotage/*"),
-    *("*/acceptance/*", "*/acceptance/figures/*", "*/bench/*", "*/curve/*", "*/versions/*", "*/held-out/*"),
+    *(
+        "*/acceptance/*",
+        "*/acceptance/figures/*",
+        "*/bench/*",
+        "*/curve/*",
+        "*/versions/*",
+        "*/held-out/*",
+        "*/in-turn/*",
+    ),
+    "*/fsdp/*/*",
     *("*/gpu/*", "*/gpu/golden/*", "*/gpu/lean/*", "*/gpu/golden/figures/*", "*/gpu/lean/figures/*"),
 )
 """What no golden test recorded: results that the README or docs/ show and a test compares them with."""

@@ -1,3 +1,5 @@
+"""Held-out loss and rates: how they are put together, and that the README shows the committed ones."""
+
 from __future__ import annotations
 
 import json
@@ -6,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.held_out import report, summarise, to_markdown, verdict
+from tests.benchmarks.held_out import in_turn, report, summarise, to_markdown, verdict
 from tests.benchmarks.training_variants import HELD_OUT_FILE
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "golden" / "smollm2-135m"
 
 
 def runs(golden: list[float], lean: list[float]) -> list[dict[str, Any]]:
@@ -58,3 +63,31 @@ def test_the_report_holds_every_run_and_refuses_unlike_ones(tmp_path: Path) -> N
     (folders[0] / HELD_OUT_FILE).write_text(json.dumps({**results[0], "examples": 64}))
     with pytest.raises(ValueError, match="as many examples"):
         report(folders, tmp_path / "out")
+
+
+def test_two_runs_that_were_made_in_turn_are_compared_by_rate_and_memory() -> None:
+    of_golden, of_lean = (
+        {
+            **run,
+            "training_s": 1536 / rate,
+            "examples_per_s": rate,
+            "peak_memory": {"rss_gib": rss_gib},
+            "adapter_bytes": 2**20,
+        }
+        for run, rate, rss_gib in zip(runs([2.0], [1.0]), (0.5, 1.5), (4.0, 1.0), strict=True)
+    )
+    cells = [cell.strip() for cell in in_turn([of_lean, of_golden]).splitlines()[-1].split("|")]
+    assert cells[1:-1] == ["lean", "17.1 min", "1.50", "3.00", "1.00 GiB", "0.25", "1.0 MiB", "1.000"]
+
+
+@pytest.mark.parametrize("name", ["held-out", "in-turn"])
+def test_the_readme_shows_the_committed_report(name: str) -> None:
+    document = json.loads((RESULTS / name / "held_out.json").read_text(encoding="utf-8"))
+    text = (RESULTS / name / "held_out.md").read_text(encoding="utf-8")
+    assert text == to_markdown(document)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for part in text.strip().split("\n\n"):
+        assert " ".join(part.split()) in readme
+    for run in document["runs"]:
+        assert run["provenance"]["git_dirty"] is False
+        assert run["examples"] + run["held_out_examples"] == 1600

@@ -1,4 +1,4 @@
-"""The README and docs/gpu.md say what the committed results of the GPU run say."""
+"""The README, docs/gpu.md and docs/fsdp.md say what the committed results of the GPU runs say."""
 
 from __future__ import annotations
 
@@ -75,3 +75,37 @@ def test_the_committed_run_is_the_judged_one(found: dict[str, Any], preset: str)
     assert run["examples_per_s"] == measured["training.duration"]["examples_per_s"]
     rows = (FOLDER / preset / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(rows) == run["completed_steps"] == measured["training.completes"]["step_count"]
+
+
+def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> None:
+    folder = ROOT / "golden" / "smollm2-135m" / "gpu"
+    found = read_folder(folder)
+    assert (folder / "gpu.md").read_text(encoding="utf-8") == to_markdown(found)
+    document = found["accept-lean"]
+    (subject,) = document["subjects"]
+    outcomes = [criterion["outcome"] for criterion in subject["criteria"]]
+    assert (document["decision"], set(outcomes)) == ("ACCEPTED", {"PASS"})
+    for page in (README, PAGE):
+        assert document["provenance"]["gpu"] in page
+        assert f"all {len(outcomes)} criteria" in page
+    measured = {criterion["id"]: criterion["measurements"] for criterion in subject["criteria"]}
+    rate, reserved_gib = measured["training.duration"]["examples_per_s"], measured["training.gpu_memory"]
+    assert f"{rate:.2f} examples/s and {reserved_gib['cuda_reserved_gib']:.2f} GiB (reserved)" in PAGE
+    assert f"{measured['style.generation_speed']['tokens_per_s']:.1f} tokens/s" in PAGE
+
+
+def test_a_sharded_run_is_that_of_one_gpu() -> None:
+    folder = ROOT / "golden" / "tiny-mistral" / "fsdp"
+    runs = {path.name: json.loads((path / "run.json").read_text(encoding="utf-8")) for path in folder.iterdir()}
+    rows = {
+        name: [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in runs
+    }
+    pairs = list(zip(rows["one"], rows["sharded"], strict=True))
+    page = (ROOT / "docs" / "fsdp.md").read_text(encoding="utf-8")
+    assert f"to {max(abs(one['loss'] - many['loss']) for one, many in pairs):.1e}".replace("e-0", "e-") in page
+    assert max(abs(many["grad_norm"] / one["grad_norm"] - 1) for one, many in pairs) < 0.005
+    assert "gradient norms to 0.5 %" in page
+    assert runs["stopped"]["resumed_from"] == "checkpoint-2"
+    for straight, other in (("sharded", "stopped"), ("one", "ddp")):
+        assert runs[straight]["adapter"]["sha256"] == runs[other]["adapter"]["sha256"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline import inference
 from pipeline.config import GIB, PRESETS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
 from pipeline.inference import for_inference
@@ -31,8 +33,8 @@ from tests.support import TINY
 QUANTIZATION = hardware_preset(PRESETS["lean"], "cpu").quantization
 
 
-def fresh_base(folder: Path, tokenizer: Any) -> Any:
-    model = load_base(folder, QUANTIZATION, "cpu")
+def fresh_base(folder: Path, tokenizer: Any, quantization: QuantizationConfig = QUANTIZATION) -> Any:
+    model = load_base(folder, quantization, "cpu")
     add_style_rows(model, tokenizer)
     return model
 
@@ -99,16 +101,23 @@ def test_the_lean_adapter_file_holds_no_embedding_matrix(tiny_run: RunFolder) ->
     assert sum("trainable_tokens_delta" in name for name in tensors) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_form_for_inference_gives_the_same_logits(
-    tiny_run: RunFolder, tiny_folder: Path, tiny_tokenizer: Any
+    dtype: str, tiny_run: RunFolder, tiny_folder: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(fresh_base(tiny_folder, tiny_tokenizer), str(tiny_run.adapter)).eval()
+    monkeypatch.setattr(inference, "cpu_compute_dtype", lambda: dtype)
+    monkeypatch.setattr(inference, "multiplies_packed_on_cpu", lambda: False)
+    base = fresh_base(tiny_folder, tiny_tokenizer, dataclasses.replace(QUANTIZATION, compute_dtype=dtype))
+    adapted = PeftModel.from_pretrained(base, str(tiny_run.adapter))
     ids = torch.tensor([[1, 3, 2592, 32769, 4]])
     with torch.inference_mode():
+        adapted.train()  # in evaluation bitsandbytes may answer from weights that it packed anew
         expected = adapted(input_ids=ids).logits
-        torch.testing.assert_close(for_inference(adapted)(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+        unpacked = for_inference(adapted.eval())
+        assert quantization_census(unpacked).nf4_double_quant_count == 0
+        torch.testing.assert_close(unpacked(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_changed_adapter_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:

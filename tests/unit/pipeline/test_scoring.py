@@ -41,6 +41,7 @@ def plain_cpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (model, inference):
             patch.setattr(module, "cpu_compute_dtype", lambda: "float32")
+        patch.setattr(inference, "multiplies_packed_on_cpu", lambda: False)
         yield
 
 
@@ -145,7 +146,7 @@ def test_the_untrained_model_is_the_unpacked_base(
 def test_the_untrained_model_stays_packed_where_4bit_is_fast(
     tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "cpu_compute_dtype", lambda: "bfloat16")
+    monkeypatch.setattr(inference, "multiplies_packed_on_cpu", lambda: True)
     packed = load_untrained(tiny_run).model
     assert packed.is_loaded_in_4bit
     assert quantization_census(packed).nf4_double_quant_count == 14

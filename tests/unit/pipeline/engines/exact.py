@@ -12,4 +12,4 @@ from pipeline.runs import RunFolder
 def exact_model(run: RunFolder) -> LoadedModel:
     """A run's model in float32: 4-bit weights and bfloat16 round differently when several answers share a step."""
     trained = load_trained(run)
-    return LoadedModel(unpack(trained.model, torch.float32).float(), trained.tokenizer, trained.target)
+    return LoadedModel(unpack(trained.model, torch.float32, merge=True).float(), trained.tokenizer, trained.target)
