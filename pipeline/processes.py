@@ -108,9 +108,10 @@ def accumulation_per_process(training: TrainingConfig, examples: int) -> int:
         )
     at_once = training.micro_batch_size * count
     if examples % at_once:
+        fitting = examples // training.epochs // at_once * at_once
+        remedy = f"use --max-examples {fitting}" if fitting else "start fewer processes"
         raise PipelineError(
-            f"{count} processes take {at_once} examples at a time, and {examples} is no multiple of that; use "
-            f"--max-examples {examples // training.epochs // at_once * at_once}."
+            f"{count} processes take {at_once} examples at a time, and {examples} is no multiple of that; {remedy}."
         )
     return training.accumulation_steps // count
 
