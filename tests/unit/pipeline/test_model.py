@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -103,7 +103,11 @@ def test_the_lean_adapter_file_holds_no_embedding_matrix(tiny_run: RunFolder) ->
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_form_for_inference_gives_the_same_logits(
-    dtype: str, tiny_run: RunFolder, tiny_folder: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    dtype: Literal["float32", "bfloat16"],
+    tiny_run: RunFolder,
+    tiny_folder: Path,
+    tiny_tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from peft import PeftModel
 
