@@ -54,7 +54,11 @@ def _merged_weight(module: Any) -> torch.Tensor:
 
 def _weight(module: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
 
+    if not isinstance(module, Linear4bit):  # unpacked before, for inference
+        plain: torch.Tensor = module.weight.detach().float()
+        return plain
     # Some CPUs answer from weights that were packed anew at the first answer; asked for its state, the layer undoes it.
     module.state_dict()
     weight: torch.Tensor = dequantize_4bit(module.weight.data, module.weight.quant_state).float()

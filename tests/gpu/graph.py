@@ -20,7 +20,9 @@ class GraphDecoder:
     def __init__(self, model: Any, slots: int) -> None:
         """Record the step of a model in evaluation mode; prompt and answer fit ``slots`` positions."""
         self._model, device = model, model.device
-        self._cache = StaticCache(config=model.config, max_cache_len=slots, max_batch_size=1)
+        self._cache = StaticCache(
+            config=model.config, max_cache_len=slots, max_batch_size=1, dtype=model.dtype, device=device
+        )
         self._token = torch.zeros(1, 1, dtype=torch.long, device=device)
         self._position = torch.zeros(1, dtype=torch.long, device=device)
         self._slots = torch.arange(slots, device=device)
