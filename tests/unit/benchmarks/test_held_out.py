@@ -80,7 +80,7 @@ def test_two_runs_that_were_made_in_turn_are_compared_by_rate_and_memory() -> No
     assert cells[1:-1] == ["lean", "17.1 min", "1.50", "3.00", "1.00 GiB", "0.25", "1.0 MiB", "1.000"]
 
 
-@pytest.mark.parametrize("name", ["held-out"])
+@pytest.mark.parametrize("name", ["held-out", "in-turn"])
 def test_the_readme_shows_the_committed_report(name: str) -> None:
     document = json.loads((RESULTS / name / "held_out.json").read_text(encoding="utf-8"))
     text = (RESULTS / name / "held_out.md").read_text(encoding="utf-8")
