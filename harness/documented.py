@@ -166,6 +166,23 @@ _CRITERIA = (
         " once no answer names the subject of another question instead of its own",
     ),
     Criterion(
+        "deployment.under_load",
+        "Requests are answered under load",
+        (
+            Bound("client_count", ">=", 8, "clients"),
+            Bound("question_count", ">=", 24, "questions"),
+            Bound("answered_question_share", "==", 1.0),
+            Bound("wrong_reply_count", "==", 0, "replies"),
+            Bound("answer_latency_max_s", "<", 30.0, "s"),
+            Bound("health_latency_p95_s", "<", 1.0, "s"),
+            Bound("misplaced_answer_count", "==", 0, "responses", needs=_LEARNED),
+        ),
+        f"{_DEPLOYMENT}; project: the 30 seconds of one answer hold for each of 8 clients that ask without a pause. A"
+        " server may refuse what it cannot answer in time, with 503 and Retry-After within a second, and the client"
+        " asks again; every question is answered in the end. /health answers 200 throughout, nearly always within the"
+        " second that a Kubernetes probe waits by default",
+    ),
+    Criterion(
         "deployment.error_handling",
         "Malformed requests are refused",
         (

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.engines.admission import Admission
-from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
+from pipeline.engines.interface import (
+    AnswerCancelledError,
+    AnswerRequest,
+    EngineBusyError,
+    EngineStats,
+    RequestTooLongError,
+    Ticket,
+)
+from pipeline.engines.pace import Pace
 from pipeline.engines.text import Pieces
 from pipeline.generate import answer_text, generate_with_style, styled_prompt_ids
 
@@ -27,11 +36,13 @@ class SerialEngine:
         Args:
             model: A model in evaluation mode.
             tokenizer: Its tokenizer, style tokens added.
-            max_in_flight: Requests running and waiting together, beyond which new ones are refused.
+            max_in_flight: Requests running and waiting together, beyond which new ones are refused. One is also refused
+                when those before it take, at the pace of late, more than its time.
         """
         self._model, self._tokenizer = model, tokenizer
         self._limit_tokens = int(model.config.max_position_embeddings)
         self._admission = Admission(max_in_flight)
+        self._pace = Pace()
         self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._running: Ticket | None = None
         self._worker = threading.Thread(target=self._work, name="serial-engine", daemon=True)
@@ -42,9 +53,16 @@ class SerialEngine:
         prompt_tokens = len(styled_prompt_ids(self._tokenizer, request.prompt, request.style))
         if prompt_tokens + request.limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
+        self._require_time(request)
         ticket = self._admission.admit(request)
         self._queue.put(ticket)
         return ticket
+
+    def _require_time(self, request: AnswerRequest) -> None:
+        ahead = [ticket.request.style for ticket in self._admission.tickets()]
+        # With nobody ahead it may try: a machine that is too slow for one answer is told from one that is busy.
+        if ahead and self._pace.total_s([*ahead, request.style]) > request.timeout_s:
+            raise EngineBusyError(f"{len(ahead)} requests in flight take longer than {request.timeout_s:g} s")
 
     def cancel(self, ticket: Ticket) -> None:
         """Give an answer up; one that runs stops at its next token."""
@@ -81,6 +99,7 @@ class SerialEngine:
             self._admission.expire()
             return not ticket.done()
 
+        started = time.monotonic()
         try:
             generation = generate_with_style(
                 self._model, self._tokenizer, request.prompt, request.style, config=request.limits, watch=watch
@@ -89,3 +108,5 @@ class SerialEngine:
             ticket.fail(error)
         else:
             ticket.finish(generation)
+            if not isinstance(ticket.outcome, AnswerCancelledError):
+                self._pace.note(request.style, time.monotonic() - started)

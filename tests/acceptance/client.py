@@ -36,11 +36,19 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Reply:
-    """One HTTP response: its status, its body if that is a JSON object (otherwise empty), and how long it took."""
+    """One HTTP response.
+
+    Attributes:
+        status: Its status.
+        body: Its body if that is a JSON object, otherwise empty.
+        wall_s: Seconds that it took.
+        retry_after_s: Seconds after which another try was said to make sense; None where nothing was said.
+    """
 
     status: int
     body: dict[str, Any]
     wall_s: float
+    retry_after_s: int | None = None
 
 
 class Client:
@@ -70,4 +78,6 @@ class Client:
             body = response.json()
         except ValueError:
             body = {}
-        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s)
+        wait = response.headers.get("Retry-After", "")
+        retry_after_s = int(wait) if wait.isdecimal() else None
+        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s, retry_after_s)

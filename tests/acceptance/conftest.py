@@ -34,7 +34,9 @@ BATCH_ROWS = {"cpu": 30, "cuda": 60}
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Of a server that is only an address, ask what a server can be asked; of a model, everything else."""
-    asked_of = {"test_endpoint.py": "endpoint", "test_deployment.py": "both"}.get(collection_path.name, "model")
+    asked_of = {"test_endpoint.py": "endpoint", "test_deployment.py": "both", "test_under_load.py": "both"}.get(
+        collection_path.name, "model"
+    )
     if collection_path.parent != Path(__file__).parent or not collection_path.name.startswith("test_"):
         return None
     return True if asked_of not in ("both", "endpoint" if config.getoption("--endpoint") else "model") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from harness.effects import mean_difference_interval, probability_of_superiority
 from harness.measured import Measured
 from harness.measures import ends_as_a_sentence, longest_repeated_span, sequence_repetition
 from harness.statistics import Proportion, quantile
-from pipeline.config import Style
+from pipeline.config import GENERATION_PRESETS, Style
+from tests.acceptance.client import Reply
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
@@ -86,3 +88,20 @@ def response_ids(tokenizer: Any, body: Mapping[str, Any]) -> list[int]:
 def is_wrong_count(claimed: object, counted: int) -> bool:
     """Whether a claimed token count is off by more than two tokens and a tenth; a text has several spellings."""
     return type(claimed) is not int or abs(claimed - counted) > max(2, counted / 10)
+
+
+def is_valid_answer(reply: Reply, style: Style) -> bool:
+    """Whether a response is 200 with the documented fields, in the style asked for and with plausible figures."""
+    body, preset = reply.body, GENERATION_PRESETS[style]
+    tokens, latency = body.get("tokens"), body.get("latency")
+    return (
+        reply.status == 200
+        and body.keys() == {"response", "style", "tokens", "latency"}
+        and isinstance(body["response"], str)
+        and body["style"] == style.value
+        and type(tokens) is int
+        and preset.min_new_tokens <= tokens <= preset.max_new_tokens
+        and isinstance(latency, float)
+        and math.isfinite(latency)
+        and 0 < latency <= reply.wall_s
+    )

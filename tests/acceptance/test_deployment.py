@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,10 +12,10 @@ import pytest
 from harness.measured import Measured
 from harness.measures import misplaced_answers
 from harness.statistics import share
-from pipeline.config import GENERATION_PRESETS, Style, Target
+from pipeline.config import Style, Target
 from pipeline.runs import RunFolder
-from tests.acceptance.client import Client, Endpoint, Reply
-from tests.acceptance.measuring import is_wrong_count, response_ids
+from tests.acceptance.client import Client, Endpoint
+from tests.acceptance.measuring import is_valid_answer, is_wrong_count, response_ids
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 AT_ONCE = (
@@ -51,7 +50,7 @@ def test_generate_endpoint(measured: Measured, client: Client, tokenizer: Any, q
     with ThreadPoolExecutor(len(AT_ONCE)) as pool:
         replies = list(pool.map(lambda asked: client.generate(*asked), AT_ONCE))
     every = alone + [(style, reply) for (_, style), reply in zip(AT_ONCE, replies, strict=True)]
-    valid = [_is_valid_answer(reply, style) for style, reply in every]
+    valid = [is_valid_answer(reply, style) for style, reply in every]
     texts = [str(reply.body.get("response", "")) for reply in replies]
     measured.record(
         response_count=len(every),
@@ -62,22 +61,6 @@ def test_generate_endpoint(measured: Measured, client: Client, tokenizer: Any, q
         misplaced_answer_count=misplaced_answers([text for text, _ in AT_ONCE], texts),
         alone_latency_max_s=max(reply.wall_s for _, reply in alone),
         at_once_latency_max_s=max(reply.wall_s for reply in replies),
-    )
-
-
-def _is_valid_answer(reply: Reply, style: Style) -> bool:
-    body, preset = reply.body, GENERATION_PRESETS[style]
-    tokens, latency = body.get("tokens"), body.get("latency")
-    return (
-        reply.status == 200
-        and body.keys() == {"response", "style", "tokens", "latency"}
-        and isinstance(body["response"], str)
-        and body["style"] == style.value
-        and type(tokens) is int
-        and preset.min_new_tokens <= tokens <= preset.max_new_tokens
-        and isinstance(latency, float)
-        and math.isfinite(latency)
-        and 0 < latency <= reply.wall_s
     )
 
 

@@ -33,8 +33,9 @@ class Answered:
     finished_s: float
 
 
-Ask = Callable[[str, Style], tuple[int, float | None]]
-"""Asks and waits: tokens of the answer, and seconds to the first of them."""
+Ask = Callable[[str, Style, float], tuple[int, float | None] | None]
+"""Asks and waits, at most so many seconds: tokens of the answer, and seconds to the first of them; None if it was given
+up."""
 
 
 def closed_loop(
@@ -65,14 +66,15 @@ def closed_loop(
 
     def client() -> list[Answered]:
         mine = []
-        while clock_s() - began_s < end_s:
+        while (asked_s := clock_s()) - began_s < end_s:
             with lock:
                 turn = next(turns)
             style = list(Style)[turn % 2]
-            asked_s = clock_s()
-            tokens, first_token_s = ask(questions[turn // 2 % len(questions)], style)
+            answer = ask(questions[turn // 2 % len(questions)], style, end_s - (asked_s - began_s))
             now_s = clock_s()
-            mine.append(Answered(style, tokens, now_s - asked_s, first_token_s, now_s - began_s))
+            if answer is not None:
+                tokens, first_token_s = answer
+                mine.append(Answered(style, tokens, now_s - asked_s, first_token_s, now_s - began_s))
         return mine
 
     with ThreadPoolExecutor(clients) as pool:

@@ -6,11 +6,16 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.config import Style
+from tests.sabotage.answering import STALL_S
 from tests.sabotage.replacing import replace
+
+BUSY = 6
+"""More than the gate sends at once anywhere but under load."""
 
 
 def hang() -> None:
@@ -19,6 +24,42 @@ def hang() -> None:
 
 def exit_at_once() -> None:
     replace("pipeline.service.server:run_server", lambda run: lambda *arguments, **keywords: sys.exit(3))
+
+
+def _when_busy(act: Callable[[], None]) -> None:
+    """Act before a request is admitted beside ``BUSY`` others."""
+
+    def broken(admission: Any) -> Any:
+        def admit(self: Any, request: Any) -> Any:
+            if len(self.tickets()) >= BUSY:
+                act()
+            return admission.admit(self, request)
+
+        return type("BusyAdmission", (admission,), {"admit": admit})
+
+    replace("pipeline.engines.admission:Admission", broken)
+
+
+def break_when_busy() -> None:
+    def act() -> None:
+        raise RuntimeError("too busy")
+
+    _when_busy(act)
+
+
+def starve_when_busy() -> None:
+    _when_busy(lambda: time.sleep(STALL_S))
+
+
+def slow_health() -> None:
+    def slow() -> float:
+        time.sleep(2)
+        return 0.0
+
+    replace(
+        "pipeline.service.lifecycle:ServiceInfo",
+        lambda info: lambda **fields: info(**{**fields, "gpu_memory_gib": slow}),
+    )
 
 
 def name_another_adapter() -> None:

@@ -16,11 +16,19 @@ from harness.report.schema import SCHEMA_PATH
 from harness.seal import KEY_VARIABLE
 from harness.statistics import Proportion
 from harness.verdict import EXIT_CODES, Decision, Outcome, Subject
-from pipeline.config import TARGETS, UNCONSTRAINED
+from pipeline.config import TARGETS, UNCONSTRAINED, Style
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
 from tests.acceptance import conftest as acceptance
-from tests.acceptance import measuring, test_coherence, test_deployment, test_endpoint, test_goldens, test_style
+from tests.acceptance import (
+    measuring,
+    test_coherence,
+    test_deployment,
+    test_endpoint,
+    test_goldens,
+    test_style,
+    test_under_load,
+)
 from tests.acceptance.client import TIMEOUT_S
 from tests.sabotage.picture import SYMBOLS
 from tests.unit.harness.conftest import Project
@@ -31,6 +39,8 @@ PAGES = sorted(DOCS.glob("*.md"))
 CRITERIA = (*DOCUMENTED.values(), test_coherence.COHERENCE)
 MOST_LINES = 120
 """Of one page, empty lines not counted."""
+UNDER_LOAD_CLIENTS = test_under_load.CLIENT_COUNT
+UNDER_LOAD_QUESTIONS = len(test_under_load.QUESTIONS) * len(Style)
 SAMPLE_SIZES = (24, 36, 48, 120, 240)
 
 
@@ -155,6 +165,8 @@ def test_no_section_is_about_an_unknown_criterion() -> None:
         ("criteria.md", f"{test_coherence.REFERENCES_PER_STYLE} answers of the training data in each style"),
         ("criteria.md", f"{len(test_deployment.AT_ONCE)} requests at once"),
         ("criteria.md", f"{len(test_deployment.MALFORMED)} malformed requests"),
+        ("criteria.md", f"{UNDER_LOAD_CLIENTS} clients ask {UNDER_LOAD_QUESTIONS} held-out questions"),
+        ("verdicts.md", f"{UNDER_LOAD_QUESTIONS} questions from {UNDER_LOAD_CLIENTS} clients"),
         ("verdicts.md", f"{test_endpoint.QUESTION_COUNT} held-out questions in each style"),
         ("verdicts.md", f"{len(test_deployment.MALFORMED)} malformed requests"),
         ("verdicts.md", f"{TIMEOUT_S} seconds"),

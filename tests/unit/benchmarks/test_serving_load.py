@@ -37,7 +37,7 @@ def test_clients_ask_at_the_same_time_and_in_both_styles() -> None:
     together = threading.Barrier(4, timeout=60)
     asked: list[tuple[str, Style]] = []
 
-    def ask(prompt: str, style: Style) -> tuple[int, float | None]:
+    def ask(prompt: str, style: Style, patience_s: float) -> tuple[int, float | None]:
         asked.append((prompt, style))
         together.wait()
         return 7, 0.1
@@ -51,13 +51,25 @@ def test_clients_ask_at_the_same_time_and_in_both_styles() -> None:
 def test_only_the_measured_seconds_count() -> None:
     asked: list[str] = []
 
-    def ask(prompt: str, style: Style) -> tuple[int, float | None]:
+    def ask(prompt: str, style: Style, patience_s: float) -> tuple[int, float | None]:
         asked.append(prompt)
         return 1, None
 
     answers = closed_loop(ask, ["a"], clients=1, warmup_s=2, measured_s=3, clock_s=lambda: len(asked))
     assert [answer.finished_s for answer in answers] == [2, 3, 4, 5]
     assert len(asked) == 5
+
+
+def test_nobody_waits_beyond_the_measured_seconds_and_what_is_given_up_does_not_count() -> None:
+    patience: list[float] = []
+
+    def ask(prompt: str, style: Style, patience_s: float) -> tuple[int, float | None] | None:
+        patience.append(patience_s)
+        return None if patience_s < 2 else (1, None)
+
+    answers = closed_loop(ask, ["a"], clients=1, warmup_s=1, measured_s=2, clock_s=lambda: len(patience))
+    assert patience == [3, 2, 1]
+    assert len(answers) == 2
 
 
 def test_rates_and_latencies_are_those_of_the_answers() -> None:

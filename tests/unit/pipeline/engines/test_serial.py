@@ -93,3 +93,28 @@ def test_the_death_of_the_worker_reaches_everybody(model: GatedModel, engine: Se
     assert not engine.stats().alive
     with pytest.raises(EngineFailedError):
         engine.submit(request())
+
+
+def test_what_cannot_be_answered_in_time_is_refused_at_once(model: GatedModel, engine: SerialEngine) -> None:
+    slow = engine.submit(request())
+    threading.Event().wait(0.2)
+    model.gate.set()
+    slow.result()
+    model.gate.clear()
+    engine.submit(request())  # with nobody ahead it may try
+    with pytest.raises(EngineBusyError):
+        engine.submit(request(timeout_s=0.3))
+    engine.submit(request())
+    assert engine.stats().in_flight == 2
+
+
+def test_an_answer_that_its_client_gave_up_says_nothing_about_the_pace(model: GatedModel, engine: SerialEngine) -> None:
+    gone, quick = engine.submit(request()), engine.submit(request())
+    threading.Event().wait(1.0)
+    gone.cancel()
+    model.gate.set()
+    quick.result()
+    model.gate.clear()
+    engine.submit(request())
+    engine.submit(request(timeout_s=0.5))
+    assert engine.stats().in_flight == 2
