@@ -48,6 +48,7 @@ def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float
         answers = closed_loop(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
         close()
         cells.append({"round": number, "engine": name, "clients": at_once, **summarise_answers(answers, measured_s)})
+        tqdm.write(json.dumps(cells[-1]))  # what is measured is not lost with what is not
     return {
         "command": "make serving-load",
         "provenance": collect(Path(__file__).resolve().parents[2]),
