@@ -18,6 +18,9 @@ from pipeline.engines.text import Pieces
 from pipeline.generate import answer_text, finished, styled_prompt_ids
 
 PAGE_TOKENS = 64
+GRAPH_QUERY_TOKENS, GRAPH_CACHE_TOKENS = 16, 1024
+"""On a GPU a step is recorded once for each size, rounded up to these, and then played: a small step takes less time
+than launching it."""
 POLL_S = 0.05
 """How long after its deadline an answer that nobody waits for may go on."""
 STOP_LIMIT_S = 10.0
@@ -150,6 +153,7 @@ def _choice(limits: GenerationConfig) -> dict[str, Any]:
 def _manager(model: Any, tokenizer: Any, max_in_flight: int, cache_tokens: int, batch_tokens: int) -> Any:
     # A processor exists, and can be told otherwise by a request, only where the default does something.
     default = GENERATION_PRESETS[Style.VERBOSE]
+    on_cuda = model.device.type == "cuda"
     manager = model.init_continuous_batching(
         generation_config=HFGenerationConfig(
             do_sample=True,
@@ -166,7 +170,9 @@ def _manager(model: Any, tokenizer: Any, max_in_flight: int, cache_tokens: int, 
             max_requests_per_batch=max_in_flight,
             per_request_processors=True,
             allow_block_sharing=False,
-            use_cuda_graph=False,
+            use_cuda_graph=on_cuda,
+            q_padding_interval_size=GRAPH_QUERY_TOKENS if on_cuda else 0,
+            kv_padding_interval_size=GRAPH_CACHE_TOKENS if on_cuda else 0,
             use_async_batching=False,
             auto_switch_to_flash=False,
         ),

@@ -73,7 +73,8 @@ class Greedy(ContinuousBatchingLogitsProcessor):
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Scores, shape [requests, vocabulary], minus infinity but for the best where ``tensor_arg`` is 1."""
         greedy = tensor_arg[: scores.size(0)].bool()
-        if not greedy.any():
+        # Asking a GPU would make it wait for the answer, which a recorded CUDA graph cannot.
+        if not scores.is_cuda and not greedy.any():
             return scores
         best = torch.full_like(scores, -torch.inf).scatter(-1, scores.argmax(-1, keepdim=True), 0.0)
         return torch.where(greedy.unsqueeze(-1), best, scores)
@@ -84,14 +85,19 @@ class QuickTopP(ContinuousBatchingTopPLogitsWarper):
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Scores, shape [requests, vocabulary], minus infinity outside each row's nucleus of mass ``tensor_arg``."""
+        if scores.is_cuda:
+            return self._of_all(scores, tensor_arg)
         top_p = tensor_arg[: scores.size(0)].view(dtype=torch.float32).unsqueeze(-1)
         candidates, tokens = scores.topk(min(NUCLEUS_CANDIDATES, scores.size(-1)))
         probabilities = (candidates - scores.logsumexp(-1, keepdim=True)).exp()
         mass = probabilities.cumsum(-1)
         if ((mass[:, -1:] < top_p) & (top_p < 1)).any():
-            sorted_whole: torch.Tensor = super().__call__(scores, tensor_arg)
-            return sorted_whole
+            return self._of_all(scores, tensor_arg)
         outside = mass - probabilities >= top_p
         outside[:, 0] = False
         nucleus = torch.full_like(scores, -torch.inf).scatter(-1, tokens, candidates.masked_fill(outside, -torch.inf))
         return torch.where(top_p < 1, nucleus, scores)
+
+    def _of_all(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = super().__call__(scores, tensor_arg)
+        return found
