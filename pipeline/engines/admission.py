@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.engines.interface import (
     AnswerCancelledError,
@@ -54,6 +54,22 @@ class Admission:
             ticket = Ticket(request, self._leave)
             self._in_flight.add(ticket)
             return ticket
+
+    def require_time(self, request: AnswerRequest, seconds: Callable[[Sequence[AnswerRequest]], float]) -> None:
+        """See that a request can be answered within its time, with those that are in flight.
+
+        With nobody in flight it may try: a machine too slow for one answer is told from one that is busy.
+
+        Args:
+            request: The request.
+            seconds: How long the last of these requests will take, those in flight first.
+
+        Raises:
+            EngineBusyError: It cannot.
+        """
+        ahead = [ticket.request for ticket in self.tickets()]
+        if ahead and seconds([*ahead, request]) > request.timeout_s:
+            raise EngineBusyError(f"{len(ahead)} requests in flight leave no time for another")
 
     def _leave(self, ticket: Ticket) -> None:
         outcome = ticket.outcome

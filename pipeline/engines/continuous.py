@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
+from pipeline.engines.pace import Pace
 from pipeline.engines.processors import Greedy, MinNewTokens, QuickTopP
 from pipeline.engines.text import Pieces
 from pipeline.generate import answer_text, finished, styled_prompt_ids
@@ -61,6 +63,7 @@ class ContinuousEngine:
         self._jobs: dict[str, _Job] = {}
         self._ids: dict[Ticket, str] = {}
         self._admission = Admission(max_in_flight, self._left)
+        self._pace = Pace()
         self._manager = _manager(model, tokenizer, max_in_flight, cache_tokens, batch_tokens)
         # Here, so that a cache that does not fit in memory fails now.
         self._manager.warmup()
@@ -78,6 +81,7 @@ class ContinuousEngine:
         # One token too many ends the engine's thread, and with it everybody's answer.
         if len(prompt_ids) + limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
+        self._admission.require_time(request, self._seconds)
         ticket = self._admission.admit(request)
         identifier = uuid.uuid4().hex
         self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, Pieces())
@@ -87,6 +91,10 @@ class ContinuousEngine:
         if ticket.done():  # before it had an identifier to be stopped by
             self._left(ticket)
         return ticket
+
+    def _seconds(self, requests: Sequence[AnswerRequest]) -> float:
+        longest = max(self._pace.tokens(request.style, request.limits.max_new_tokens) for request in requests)
+        return longest * self._pace.token_s(len(requests))
 
     def cancel(self, ticket: Ticket) -> None:
         """Give an answer up; it leaves before the next token."""
@@ -132,11 +140,22 @@ class ContinuousEngine:
         elif output.error is not None:
             job.ticket.fail(RuntimeError(output.error))
         elif output.is_finished():
-            request = job.ticket.request
-            job.ticket.progress()
-            job.ticket.finish(finished(output.generated_tokens, self._tokenizer, request.limits, 0.0, request.style))
+            self._finish(job.ticket, output.generated_tokens)
         else:
-            job.ticket.progress(job.pieces.next(answer_text(output.generated_tokens, self._tokenizer)))
+            self._note_token(
+                job.ticket.progress(job.pieces.next(answer_text(output.generated_tokens, self._tokenizer)))
+            )
+
+    def _finish(self, ticket: Ticket, answer: Sequence[int]) -> None:
+        request = ticket.request
+        self._note_token(ticket.progress())
+        ticket.finish(finished(answer, self._tokenizer, request.limits, 0.0, request.style))
+        if not isinstance(ticket.outcome, Exception):
+            self._pace.note_answer(request.style, len(answer))
+
+    def _note_token(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._pace.note_token(seconds, len(self._jobs))
 
 
 def _choice(limits: GenerationConfig) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Ticket:
         self.first_token_s: float | None = None
         self.outcome: Generation | Exception | None = None
         self._when_done = when_done
+        self._last_token: float | None = None
         self._pieces: list[str] = []
         self._changed = threading.Condition()
 
@@ -166,13 +167,20 @@ class Ticket:
         failure.__cause__ = error
         self._end(failure)
 
-    def progress(self, piece: str = "") -> None:
-        """Note that tokens came; ``piece`` is the text that they complete."""
+    def progress(self, piece: str = "") -> float | None:
+        """Note that a token came; ``piece`` is the text that it completes.
+
+        Returns:
+            Seconds since the token before; None for the first.
+        """
         with self._changed:
+            now, before = time.monotonic(), self._last_token
             if self.first_token_s is None:
-                self.first_token_s = time.monotonic() - self.submitted
+                self.first_token_s = now - self.submitted
+            self._last_token = now
             self._pieces.append(piece)
             self._changed.notify_all()
+        return None if before is None else now - before
 
     def finish(self, generation: Generation) -> None:
         """End the answer well; what the pieces lack of its text is added, and its times count from ``submit``."""

@@ -1,31 +1,58 @@
-"""How long answers take, so that a request is refused at once rather than given up after its time."""
+"""How fast answers come, so that a request is refused at once rather than given up after its time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pipeline.config import Style
 
-WEIGHT = 0.3
-"""Of the latest answer in the running mean: a machine that gets slower shows within a few answers."""
+MEAN_WEIGHT, DEVIATION_WEIGHT, DEVIATIONS = 1 / 8, 1 / 4, 4
+"""How TCP foresees what few round trips exceed (RFC 6298)."""
+
+
+@dataclass(slots=True)
+class _Lengths:
+    mean: float
+    deviation: float
+
+    def add(self, tokens: int) -> None:
+        self.deviation += DEVIATION_WEIGHT * (abs(tokens - self.mean) - self.deviation)
+        self.mean += MEAN_WEIGHT * (tokens - self.mean)
 
 
 class Pace:
-    """A running mean of the seconds that one answer of each style takes."""
+    """What the latest tokens and answers took; of what it has not seen it expects nothing bad."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
         self._lock = threading.Lock()
-        self._seconds: dict[Style, float] = {}
+        self._lengths: dict[Style, _Lengths] = {}
+        self._token_s: dict[int, float] = {}
 
-    def note(self, style: Style, seconds: float) -> None:
-        """Learn from one answer."""
+    def note_token(self, seconds: float, batch_size: int) -> None:
+        """Learn how long a token took with ``batch_size`` answers decoded together."""
         with self._lock:
-            known = self._seconds.get(style, seconds)
-            self._seconds[style] = known + WEIGHT * (seconds - known)
+            known = self._token_s.get(batch_size, seconds)
+            self._token_s[batch_size] = known + MEAN_WEIGHT * (seconds - known)
 
-    def total_s(self, styles: Iterable[Style]) -> float:
-        """Seconds that answers of these styles take one after the other; a style not seen yet counts nothing."""
+    def note_answer(self, style: Style, tokens: int) -> None:
+        """Learn how long an answer of a style is."""
         with self._lock:
-            return sum(self._seconds.get(style, 0.0) for style in styles)
+            if style in self._lengths:
+                self._lengths[style].add(tokens)
+            else:
+                self._lengths[style] = _Lengths(tokens, tokens / 2)
+
+    def tokens(self, style: Style, most: int) -> float:
+        """Tokens that few answers of a style exceed, at most ``most``; 0 for a style not seen yet."""
+        with self._lock:
+            known = self._lengths.get(style)
+        return min(known.mean + DEVIATIONS * known.deviation, most) if known else 0.0
+
+    def token_s(self, batch_size: int) -> float:
+        """Seconds that a token takes with so many answers decoded together; of an unseen number, as with fewer."""
+        with self._lock:
+            seen = dict(self._token_s)
+        fewer = [size for size in seen if size <= batch_size]
+        return seen[max(fewer)] if fewer else min(seen.values(), default=0.0)

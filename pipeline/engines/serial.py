@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.engines.admission import Admission
-from pipeline.engines.interface import (
-    AnswerCancelledError,
-    AnswerRequest,
-    EngineBusyError,
-    EngineStats,
-    RequestTooLongError,
-    Ticket,
-)
+from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.pace import Pace
 from pipeline.engines.text import Pieces
 from pipeline.generate import answer_text, generate_with_style, styled_prompt_ids
@@ -36,8 +28,7 @@ class SerialEngine:
         Args:
             model: A model in evaluation mode.
             tokenizer: Its tokenizer, style tokens added.
-            max_in_flight: Requests running and waiting together, beyond which new ones are refused. One is also refused
-                when those before it take, at the pace of late, more than its time.
+            max_in_flight: Requests running and waiting together, beyond which new ones are refused.
         """
         self._model, self._tokenizer = model, tokenizer
         self._limit_tokens = int(model.config.max_position_embeddings)
@@ -53,16 +44,14 @@ class SerialEngine:
         prompt_tokens = len(styled_prompt_ids(self._tokenizer, request.prompt, request.style))
         if prompt_tokens + request.limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
-        self._require_time(request)
+        self._admission.require_time(request, self._seconds)
         ticket = self._admission.admit(request)
         self._queue.put(ticket)
         return ticket
 
-    def _require_time(self, request: AnswerRequest) -> None:
-        ahead = [ticket.request.style for ticket in self._admission.tickets()]
-        # With nobody ahead it may try: a machine that is too slow for one answer is told from one that is busy.
-        if ahead and self._pace.total_s([*ahead, request.style]) > request.timeout_s:
-            raise EngineBusyError(f"{len(ahead)} requests in flight take longer than {request.timeout_s:g} s")
+    def _seconds(self, requests: Sequence[AnswerRequest]) -> float:
+        tokens = sum(self._pace.tokens(request.style, request.limits.max_new_tokens) for request in requests)
+        return tokens * self._pace.token_s(1)
 
     def cancel(self, ticket: Ticket) -> None:
         """Give an answer up; one that runs stops at its next token."""
@@ -95,11 +84,12 @@ class SerialEngine:
 
         def watch(answer: Sequence[int]) -> bool:
             self._admission.progress()
-            ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
+            token_s = ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
+            if token_s is not None:
+                self._pace.note_token(token_s, batch_size=1)
             self._admission.expire()
             return not ticket.done()
 
-        started = time.monotonic()
         try:
             generation = generate_with_style(
                 self._model, self._tokenizer, request.prompt, request.style, config=request.limits, watch=watch
@@ -108,5 +98,5 @@ class SerialEngine:
             ticket.fail(error)
         else:
             ticket.finish(generation)
-            if not isinstance(ticket.outcome, AnswerCancelledError):
-                self._pace.note(request.style, time.monotonic() - started)
+            if not isinstance(ticket.outcome, Exception):
+                self._pace.note_answer(request.style, generation.token_count)

@@ -24,6 +24,7 @@ class GatedModel:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.error: BaseException | None = None
+        self.token_s = 0.0
 
     def generate(self, input_ids: torch.Tensor, stopping_criteria: Any, **keywords: Any) -> torch.Tensor:
         assert self.gate.wait(10)
@@ -31,6 +32,7 @@ class GatedModel:
             error, self.error = self.error, None
             raise error
         for token in (12986, 28705, 29572):
+            threading.Event().wait(self.token_s)
             input_ids = torch.cat([input_ids, torch.tensor([[token]])], dim=1)
             if stopping_criteria(input_ids, None).all():
                 break
@@ -96,25 +98,12 @@ def test_the_death_of_the_worker_reaches_everybody(model: GatedModel, engine: Se
 
 
 def test_what_cannot_be_answered_in_time_is_refused_at_once(model: GatedModel, engine: SerialEngine) -> None:
-    slow = engine.submit(request())
-    threading.Event().wait(0.2)
+    model.token_s = 0.1  # two of the three tokens follow another
     model.gate.set()
-    slow.result()
+    engine.submit(request()).result()
     model.gate.clear()
     engine.submit(request())  # with nobody ahead it may try
     with pytest.raises(EngineBusyError):
-        engine.submit(request(timeout_s=0.3))
+        engine.submit(request(timeout_s=0.5))
     engine.submit(request())
-    assert engine.stats().in_flight == 2
-
-
-def test_an_answer_that_its_client_gave_up_says_nothing_about_the_pace(model: GatedModel, engine: SerialEngine) -> None:
-    gone, quick = engine.submit(request()), engine.submit(request())
-    threading.Event().wait(1.0)
-    gone.cancel()
-    model.gate.set()
-    quick.result()
-    model.gate.clear()
-    engine.submit(request())
-    engine.submit(request(timeout_s=0.5))
     assert engine.stats().in_flight == 2
