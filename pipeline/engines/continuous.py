@@ -142,11 +142,10 @@ class ContinuousEngine:
         elif output.is_finished():
             self._finish(job.ticket, output.generated_tokens)
         else:
-            self._note_token(
-                job.ticket.progress(job.pieces.next(answer_text(output.generated_tokens, self._tokenizer)))
-            )
+            piece = job.pieces.next(answer_text(output.generated_tokens, self._tokenizer))
+            self._note_token(job.ticket.progress(piece))
 
-    def _finish(self, ticket: Ticket, answer: Sequence[int]) -> None:
+    def _finish(self, ticket: Ticket, answer: list[int]) -> None:
         request = ticket.request
         self._note_token(ticket.progress())
         ticket.finish(finished(answer, self._tokenizer, request.limits, 0.0, request.style))

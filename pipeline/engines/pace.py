@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from pipeline.config import Style
 
-MEAN_WEIGHT, DEVIATION_WEIGHT, DEVIATIONS = 1 / 8, 1 / 4, 4
-"""How TCP foresees what few round trips exceed (RFC 6298)."""
+MEAN_WEIGHT, DEVIATION_WEIGHT = 1 / 8, 1 / 4
+"""Of the latest in what is remembered: those with which TCP foresees round trips (RFC 6298)."""
+DEVIATIONS = 3
+"""Above the mean; of lengths that are distributed normally, 1 in 100 is longer."""
+FIRST_DEVIATION = 1 / 6
+"""Of the first answer's length, before there is a second: half as much again is foreseen."""
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class Pace:
             if style in self._lengths:
                 self._lengths[style].add(tokens)
             else:
-                self._lengths[style] = _Lengths(tokens, tokens / 2)
+                self._lengths[style] = _Lengths(tokens, FIRST_DEVIATION * tokens)
 
     def tokens(self, style: Style, most: int) -> float:
         """Tokens that few answers of a style exceed, at most ``most``; 0 for a style not seen yet."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pipeline.compat import require_continuous_batching
+from pipeline.compat import TRANSFORMERS_5, require_continuous_batching
 from pipeline.engines.interface import Engine
 
 EngineName = Literal["serial", "continuous"]
+
+
+def default_engine() -> EngineName:
+    """Which engine serves where none is named: the faster one, if it is there."""
+    return "continuous" if TRANSFORMERS_5 else "serial"
 
 
 def open_local(name: EngineName, model: Any, tokenizer: Any, *, max_in_flight: int) -> Engine:

@@ -22,7 +22,7 @@ class SerialEngine:
 
     name = "serial"
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_in_flight: int = 8) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_in_flight: int = 16) -> None:
         """Start the worker.
 
         Args:

@@ -25,7 +25,7 @@ def test_few_answers_exceed_what_is_foreseen() -> None:
 def test_one_answer_does_not_yet_tell_how_others_are() -> None:
     pace = Pace()
     pace.note_answer(Style.VERBOSE, 80)
-    assert pace.tokens(Style.VERBOSE, 256) == 240
+    assert pace.tokens(Style.VERBOSE, 256) == 120
 
 
 def test_an_unseen_number_of_answers_takes_as_long_as_fewer() -> None:
