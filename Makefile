@@ -6,8 +6,8 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.golden_environment
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load large-data \
-	gpu-acceptance clean
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load overload \
+	large-data gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -66,6 +66,10 @@ versions: $(READY)
 # Half an hour on two cores: answers under load, continuous batching beside one after the other; RUN names a trained run.
 serving-load: $(READY)
 	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
+
+# A quarter of an hour on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
+overload: $(READY)
+	$(BIN)/python -m tests.benchmarks.overload --run $(RUN) --output golden/smollm2-135m/serving
 
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)

@@ -36,7 +36,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("serial", "continuous", "remote"),
         help="one answer after the other, all together, or by another server "
-        "(default: continuous; serial with transformers 4)",
+        "(default: continuous on a CPU; serial on a GPU or with transformers 4)",
     )
     parser.add_argument(
         "--remote-url", metavar="URL", help="of the OpenAI-compatible server behind --engine remote, with /v1"
@@ -106,15 +106,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _load(run: RunFolder, arguments: argparse.Namespace) -> tuple[Engine, ServiceInfo]:
-    from pipeline.engines.selection import default_engine
     from pipeline.service.loading import Remote, load_local, load_remote
 
     bound, base_model = arguments.max_in_flight, arguments.base_model
     if arguments.engine == "remote":
         remote = Remote(arguments.remote_url, arguments.remote_model, os.environ.get(REMOTE_KEY_VARIABLE))
         return load_remote(run, remote, max_in_flight=bound, base_model=base_model)
-    engine = arguments.engine or default_engine()
-    return load_local(run, engine, max_in_flight=bound, device=arguments.device, base_model=base_model)
+    return load_local(run, arguments.engine, max_in_flight=bound, device=arguments.device, base_model=base_model)
 
 
 def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:

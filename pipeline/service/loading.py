@@ -12,7 +12,7 @@ from pipeline.config import GIB, get_target
 from pipeline.data.encoding import prompt_ids
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
-from pipeline.engines.selection import EngineName, open_local
+from pipeline.engines.selection import EngineName, default_engine, open_local
 from pipeline.model import load_trained
 from pipeline.runs import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
@@ -38,15 +38,16 @@ class Remote:
 
 
 def load_local(
-    run: RunFolder, engine: EngineName, *, max_in_flight: int, device: str | None, base_model: str | None
+    run: RunFolder, engine: EngineName | None, *, max_in_flight: int, device: str | None, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Load what a run trained into an engine of this process.
+    """Load what a run trained into an engine of this process, the device's usual one unless it is named.
 
     Raises:
         PipelineError: As ``load_trained`` and ``open_local``.
     """
     trained = load_trained(run, device=device, base_model=base_model)
     info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
+    engine = engine or default_engine(trained.model.device.type)
     return open_local(engine, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
 
 

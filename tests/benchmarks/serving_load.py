@@ -50,7 +50,6 @@ def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float
         cells.append({"round": number, "engine": name, "clients": at_once, **summarise_answers(answers, measured_s)})
         tqdm.write(json.dumps(cells[-1]))  # what is measured is not lost with what is not
     return {
-        "command": "make serving-load",
         "provenance": collect(Path(__file__).resolve().parents[2]),
         "target": trained.target.name,
         "limits": {style.value: GENERATION_PRESETS[style].max_new_tokens for style in Style},
@@ -166,7 +165,12 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=15.0, metavar="SECONDS")
     parser.add_argument("--measured", type=float, default=60.0, metavar="SECONDS")
     given = parser.parse_args()
-    document = measure(RunFolder(given.run), given.clients, given.rounds, given.warmup, given.measured)
+    asked = f"--clients {' '.join(map(str, given.clients))} --rounds {given.rounds}"
+    asked += f" --warmup {given.warmup:g} --measured {given.measured:g}"
+    document = {
+        "command": f"python -m tests.benchmarks.serving_load {asked}",
+        **measure(RunFolder(given.run), given.clients, given.rounds, given.warmup, given.measured),
+    }
     write_text_atomically(given.output / "serving.json", json.dumps(document, indent=1) + "\n")
     write_text_atomically(given.output / "serving.md", to_markdown(document))
     write_text_atomically(given.output / "serving.svg", draw(document))
