@@ -114,7 +114,9 @@ class Service:
         self._usual_answer_s += 0.1 * (latency_s - self._usual_answer_s)
 
     def busy(self) -> Problem:
-        """The refusal of a request beyond the engine's bound: about one answer later a place is free."""
-        retry_after_s = min(max(1, math.ceil(self._usual_answer_s)), 30)
+        """The refusal of a request that is too many: when the next of those in flight ends, a place is free."""
+        stats = self.stats()
+        in_flight = max(1, stats.in_flight) if stats else 1
+        retry_after_s = min(max(1, math.ceil(self._usual_answer_s / in_flight)), 30)
         detail = f"too many requests are waiting; try again in {retry_after_s} s."
         return Problem(503, detail, retry_after_s=retry_after_s)
