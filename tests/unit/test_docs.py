@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.acceptance import (
     test_under_load,
 )
 from tests.acceptance.client import TIMEOUT_S
+from tests.benchmarks import overload, serving_load
 from tests.sabotage.picture import SYMBOLS
 from tests.unit.harness.conftest import Project
 
@@ -267,6 +269,27 @@ def test_selecting_never_makes_a_verdict_better(
     answering(with_example, "It limits requests." if decision == "INCOMPLETE" else "Sure!")
     with_example.run(*arguments)
     assert with_example.document()["decision"] == decision
+
+
+@pytest.mark.parametrize("target", ["smollm2-135m", "mistral-7b-v0.3-synthetic"])
+def test_the_engines_under_load_are_the_committed_ones(target: str) -> None:
+    folder = ROOT / "golden" / target / "serving"
+    document = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+    table = (folder / "serving.md").read_text(encoding="utf-8")
+    assert table == serving_load.to_markdown(document)
+    assert table in read("engines.md")
+    assert (folder / "serving.svg").read_text(encoding="utf-8") == serving_load.draw(document)
+    assert document["rows"] == serving_load.summarise(document["cells"])
+    assert document["provenance"]["git_dirty"] is False
+
+
+def test_the_overload_is_the_committed_one() -> None:
+    folder = ROOT / "golden" / "smollm2-135m" / "serving"
+    document = json.loads((folder / "overload.json").read_text(encoding="utf-8"))
+    table = (folder / "overload.md").read_text(encoding="utf-8")
+    assert table == overload.to_markdown(document)
+    assert table in read("engines.md")
+    assert document["provenance"]["git_dirty"] is False
 
 
 def links(page: Path) -> list[str]:

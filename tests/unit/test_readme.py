@@ -21,7 +21,7 @@ RESULT = ROOT / "golden" / "smollm2-135m" / "acceptance" / "acceptance.json"
 def test_the_table_is_the_committed_acceptance() -> None:
     document = json.loads(RESULT.read_text(encoding="utf-8"))
     table = [line for line in table_markdown(document).splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 15
+    assert len(table) == 2 + 16
     assert "\n".join(table) in README
     assert document["decision"] == "ACCEPTED"
     assert document["provenance"]["git_dirty"] is False

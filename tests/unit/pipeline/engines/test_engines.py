@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pipeline.compat import TRANSFORMERS_5
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.engines.interface import (
     AnswerCancelledError,
@@ -17,6 +18,7 @@ from pipeline.engines.interface import (
     EngineClosedError,
     RequestTooLongError,
 )
+from pipeline.engines.selection import default_engine
 from pipeline.errors import PipelineError
 from pipeline.generate import Generation, generate_with_style
 from pipeline.model import LoadedModel
@@ -171,3 +173,21 @@ def test_the_styles_presets_hold(engine: Engine, style: Style) -> None:
     assert answer.text
     if engine.name != "remote":  # which counts the tokens of its text anew
         assert preset.min_new_tokens <= answer.token_count <= preset.max_new_tokens
+
+
+def test_what_would_be_late_is_refused_but_with_nobody_in_flight_it_may_try(engine: Engine) -> None:
+    if engine.name == "remote":
+        pytest.skip("the other server knows how busy it is")
+    engine.submit(request()).result()
+    with pytest.raises(AnswerTimeoutError):
+        engine.submit(request(timeout_s=0.001)).result()
+    assert until(lambda: engine.stats().in_flight == 0)
+    running = engine.submit(request(limits=ENDLESS))
+    with pytest.raises(EngineBusyError, match="leave no time"):
+        engine.submit(request(timeout_s=0.001))
+    assert not running.done()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_by_default_a_gpu_serves_serially(device: str) -> None:
+    assert default_engine(device) == ("continuous" if TRANSFORMERS_5 and device == "cpu" else "serial")

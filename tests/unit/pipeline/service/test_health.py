@@ -70,6 +70,18 @@ def test_an_engine_without_progress_is_stalled_until_it_moves() -> None:
     assert states(served.client) == [(200, "ok")] * 3
 
 
+def test_the_more_are_in_flight_the_sooner_a_place_is_free() -> None:
+    waits = []
+    for bound in (1, 4):
+        served = Served(engine=FakeEngine(max_in_flight=bound))
+        served.engine.hold = True
+        tickets = [served.engine.submit(AnswerRequest("Why?", Style.TERSE, 20)) for _ in range(bound)]
+        waits.append(int(served.client.post("/generate", json={"prompt": "Why?"}).headers["Retry-After"]))
+        for ticket in tickets:
+            served.engine.cancel(ticket)
+    assert waits[0] > waits[1] >= 1
+
+
 def test_beyond_the_bound_requests_are_refused_at_once() -> None:
     served = Served(engine=FakeEngine(max_in_flight=2))
     served.engine.hold = True
