@@ -67,7 +67,7 @@ versions: $(READY)
 serving-load: $(READY)
 	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
 
-# A quarter of an hour on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
+# Some ten minutes on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
 overload: $(READY)
 	$(BIN)/python -m tests.benchmarks.overload --run $(RUN) --output golden/smollm2-135m/serving
 

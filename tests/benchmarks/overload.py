@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a completed run")
     parser.add_argument("--output", type=Path, required=True, help="folder for overload.json and overload.md")
-    parser.add_argument("--engines", nargs="+", default=["serial", "continuous"])
+    parser.add_argument("--engines", nargs="+", default=["continuous"])
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     log = given.output / "server.log"
