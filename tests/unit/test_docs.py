@@ -271,9 +271,9 @@ def test_selecting_never_makes_a_verdict_better(
     assert with_example.document()["decision"] == decision
 
 
-@pytest.mark.parametrize("target", ["smollm2-135m", "mistral-7b-v0.3-synthetic"])
-def test_the_engines_under_load_are_the_committed_ones(target: str) -> None:
-    folder = ROOT / "golden" / target / "serving"
+@pytest.mark.parametrize("served", ["smollm2-135m", "mistral-7b-v0.3-synthetic"])
+def test_the_engines_under_load_are_the_committed_ones(served: str) -> None:
+    folder = ROOT / "golden" / served / "serving"
     document = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
     table = (folder / "serving.md").read_text(encoding="utf-8")
     assert table == serving_load.to_markdown(document)
