@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 CRITERIA = (*DOCUMENTED.values(), test_coherence.COHERENCE)
-MOST_LINES = 120
+MOST_LINES = 130
 """Of one page, empty lines not counted."""
 UNDER_LOAD_CLIENTS = test_under_load.CLIENT_COUNT
 UNDER_LOAD_QUESTIONS = len(test_under_load.QUESTIONS) * len(Style)

@@ -23,6 +23,7 @@ RESULTS = (
         "*/versions/*",
         "*/held-out/*",
         "*/in-turn/*",
+        "*/serving/*",
     ),
     "*/fsdp/*/*",
     *("*/gpu/*", "*/gpu/golden/*", "*/gpu/lean/*", "*/gpu/golden/figures/*", "*/gpu/lean/figures/*"),

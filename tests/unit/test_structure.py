@@ -26,7 +26,7 @@ LAYERS = (
     {"model"},
     {"trainer", "generate", "identity"},
     {"train"},
-    {"scoring", "verdicts", "engines.interface", "engines.text", "engines.processors"},
+    {"scoring", "verdicts", "engines.interface", "engines.text", "engines.processors", "engines.pace"},
     {"engines.admission"},
     {"engines.serial", "engines.continuous", "engines.remote"},
     {"engines.selection"},
