@@ -52,13 +52,18 @@ def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
 
 
+def batches_continuously() -> bool:
+    """Whether transformers decodes many answers at once in a way that can be guarded."""
+    return TRANSFORMERS_5
+
+
 def require_continuous_batching() -> None:
     """See that transformers decodes many answers at once; before 5 it did so without guards and by other names.
 
     Raises:
         PipelineError: The installed version does not.
     """
-    if not TRANSFORMERS_5:
+    if not batches_continuously():
         raise PipelineError(
             f"continuous batching needs transformers 5, and {transformers.__version__} is installed;"
             " choose the engine serial."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pipeline.compat import TRANSFORMERS_5, require_continuous_batching
+from pipeline.compat import batches_continuously, require_continuous_batching
 from pipeline.engines.interface import Engine
 
 EngineName = Literal["serial", "continuous"]
@@ -15,7 +15,7 @@ def default_engine(device: str) -> EngineName:
 
     The continuous one is faster on either, but on a GPU nobody has compared its answers on learned weights yet.
     """
-    return "continuous" if TRANSFORMERS_5 and device == "cpu" else "serial"
+    return "continuous" if batches_continuously() and device == "cpu" else "serial"
 
 
 def open_local(name: EngineName, model: Any, tokenizer: Any, *, max_in_flight: int) -> Engine:

@@ -17,8 +17,8 @@ from tests.sabotage.picture import draw, summarise, to_markdown
 FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sabotage"
 CRITERIA = {*DOCUMENTED, COHERENCE.id}
 NOT_YET_JUDGED = (("deployment.under_load", "misplaced_answer_count"),)
-"""It applies to learned weights only, and every trial with them is older than the criterion; the fault mixed-up-texts is
-to be run again."""
+"""It applies to learned weights only, and every trial with them is older than the criterion; mixed-up-texts is to run
+again."""
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_junit_properties_of_a_teardown_error(project: Project) -> None:
     project.conftest = "@pytest.fixture\ndef broken():\n    yield\n    raise OSError('disk')\n"
     project.run("--junitxml=junit.xml")
     text = (project.pytester.path / "junit.xml").read_text(encoding="utf-8")
-    assert text.count('name="outcome" value="PASS"') == 13
+    assert text.count('name="outcome" value="PASS"') == 14
     assert text.count('name="outcome" value="FAIL"') == 1
 
 

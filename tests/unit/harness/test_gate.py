@@ -72,7 +72,7 @@ def test_xfail_mark_is_a_failure(project: Project, decorator: str, body: str) ->
     project.bodies[SPEED] = body or project.bodies[SPEED]
     result = project.run()
     assert result.ret == 10
-    result.assert_outcomes(passed=13, failed=1)
+    result.assert_outcomes(passed=14, failed=1)
     assert project.criterion(SPEED)["reason"] == "xfail is not an acceptance"
 
 
@@ -108,7 +108,7 @@ def test_setup_error_does_not_run(project: Project) -> None:
     project.conftest = "@pytest.fixture\ndef broken():\n    raise OSError('disk')\n"
     result = project.run()
     assert result.ret == 11
-    result.assert_outcomes(passed=13, errors=1)
+    result.assert_outcomes(passed=14, errors=1)
     entry = project.criterion(SPEED)
     assert (entry["outcome"], entry["reason"]) == ("NOT_RUN", "setup failed: OSError: disk")
 
@@ -152,7 +152,7 @@ def test_outer_wrapper_cannot_hide_a_failed_bound(project: Project) -> None:
     """
     result = project.run()
     assert result.ret == 10
-    result.assert_outcomes(passed=13, failed=1)
+    result.assert_outcomes(passed=14, failed=1)
 
 
 def test_outer_wrapper_failure_after_a_pass_fails(project: Project) -> None:
@@ -183,7 +183,7 @@ def test_rerun_does_not_hide_the_first_failure(project: Project) -> None:
             return True
     """
     result = project.run()
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=15)
     assert result.ret == 10
 
 

@@ -84,7 +84,7 @@ measured.show("answers", ["question"], [["Why?"]])
 def test_accepted_with_workers(project: Project) -> None:
     result = project.run_in_processes(*WORKERS)
     assert result.ret == 0
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=15)
     result.stdout.fnmatch_lines(["verdict: ACCEPTED"])
     assert set(project.outcomes().values()) == {"PASS"}
 
