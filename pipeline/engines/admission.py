@@ -20,13 +20,22 @@ from pipeline.engines.interface import (
 class Admission:
     """The tickets in flight. A ticket leaves when it has its outcome, whoever brought it."""
 
-    def __init__(self, max_in_flight: int, when_left: Callable[[Ticket], None] = lambda ticket: None) -> None:
-        """Admit at most ``max_in_flight`` requests, running and waiting ones together.
+    def __init__(
+        self,
+        max_in_flight: int,
+        when_left: Callable[[Ticket], None] = lambda ticket: None,
+        seconds: Callable[[Sequence[AnswerRequest]], float] = lambda requests: 0.0,
+    ) -> None:
+        """Start with nobody in flight.
 
-        ``when_left`` is called for each ticket that has its outcome, to stop the work if there is any left.
+        Args:
+            max_in_flight: Requests that are admitted at most, running and waiting ones together.
+            when_left: Called for each ticket that has its outcome, to stop the work if there is any left.
+            seconds: How long the last of these requests will take, those in flight first.
         """
         self.max_in_flight = max_in_flight
         self._when_left = when_left
+        self._seconds = seconds
         self._changed = threading.Condition()
         self._in_flight: set[Ticket] = set()
         self._closed = False
@@ -40,7 +49,8 @@ class Admission:
         Raises:
             EngineClosedError: The engine is closed or draining.
             EngineFailedError: The engine is dead.
-            EngineBusyError: ``max_in_flight`` requests are in flight.
+            EngineBusyError: ``max_in_flight`` requests are in flight, or leave no time for another. With nobody in
+                flight it may try: a machine too slow for one answer is told from one that is busy.
         """
         with self._changed:
             if self._closed:
@@ -49,27 +59,14 @@ class Admission:
                 raise EngineFailedError("the engine is dead") from self._failure
             if len(self._in_flight) >= self.max_in_flight:
                 raise EngineBusyError(f"{self.max_in_flight} requests are in flight")
+            ahead = [ticket.request for ticket in self._in_flight]
+            if ahead and self._seconds([*ahead, request]) > request.timeout_s:
+                raise EngineBusyError(f"{len(ahead)} requests in flight leave no time for another")
             if not self._in_flight:
                 self._last_progress = time.monotonic()
             ticket = Ticket(request, self._leave)
             self._in_flight.add(ticket)
             return ticket
-
-    def require_time(self, request: AnswerRequest, seconds: Callable[[Sequence[AnswerRequest]], float]) -> None:
-        """See that a request can be answered within its time, with those that are in flight.
-
-        With nobody in flight it may try: a machine too slow for one answer is told from one that is busy.
-
-        Args:
-            request: The request.
-            seconds: How long the last of these requests will take, those in flight first.
-
-        Raises:
-            EngineBusyError: It cannot.
-        """
-        ahead = [ticket.request for ticket in self.tickets()]
-        if ahead and seconds([*ahead, request]) > request.timeout_s:
-            raise EngineBusyError(f"{len(ahead)} requests in flight leave no time for another")
 
     def _leave(self, ticket: Ticket) -> None:
         outcome = ticket.outcome

@@ -62,7 +62,7 @@ class ContinuousEngine:
         self._tokenizer = tokenizer
         self._jobs: dict[str, _Job] = {}
         self._ids: dict[Ticket, str] = {}
-        self._admission = Admission(max_in_flight, self._left)
+        self._admission = Admission(max_in_flight, self._left, self._seconds)
         self._pace = Pace()
         self._manager = _manager(model, tokenizer, max_in_flight, cache_tokens, batch_tokens)
         # Here, so that a cache that does not fit in memory fails now.
@@ -81,7 +81,6 @@ class ContinuousEngine:
         # One token too many ends the engine's thread, and with it everybody's answer.
         if len(prompt_ids) + limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
-        self._admission.require_time(request, self._seconds)
         ticket = self._admission.admit(request)
         identifier = uuid.uuid4().hex
         self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, Pieces())
@@ -143,18 +142,14 @@ class ContinuousEngine:
             self._finish(job.ticket, output.generated_tokens)
         else:
             piece = job.pieces.next(answer_text(output.generated_tokens, self._tokenizer))
-            self._note_token(job.ticket.progress(piece))
+            self._pace.note_token(job.ticket.progress(piece), len(self._jobs))
 
     def _finish(self, ticket: Ticket, answer: list[int]) -> None:
         request = ticket.request
-        self._note_token(ticket.progress())
+        self._pace.note_token(ticket.progress(), len(self._jobs))
         ticket.finish(finished(answer, self._tokenizer, request.limits, 0.0, request.style))
         if not isinstance(ticket.outcome, Exception):
             self._pace.note_answer(request.style, len(answer))
-
-    def _note_token(self, seconds: float | None) -> None:
-        if seconds is not None:
-            self._pace.note_token(seconds, len(self._jobs))
 
 
 def _choice(limits: GenerationConfig) -> dict[str, Any]:

@@ -34,8 +34,10 @@ class Pace:
         self._lengths: dict[Style, _Lengths] = {}
         self._token_s: dict[int, float] = {}
 
-    def note_token(self, seconds: float, batch_size: int) -> None:
-        """Learn how long a token took with ``batch_size`` answers decoded together."""
+    def note_token(self, seconds: float | None, batch_size: int) -> None:
+        """Learn how long a token took with ``batch_size`` answers decoded together; nothing of an answer's first."""
+        if seconds is None:
+            return
         with self._lock:
             known = self._token_s.get(batch_size, seconds)
             self._token_s[batch_size] = known + MEAN_WEIGHT * (seconds - known)

@@ -32,7 +32,7 @@ class SerialEngine:
         """
         self._model, self._tokenizer = model, tokenizer
         self._limit_tokens = int(model.config.max_position_embeddings)
-        self._admission = Admission(max_in_flight)
+        self._admission = Admission(max_in_flight, seconds=self._seconds)
         self._pace = Pace()
         self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._running: Ticket | None = None
@@ -44,7 +44,6 @@ class SerialEngine:
         prompt_tokens = len(styled_prompt_ids(self._tokenizer, request.prompt, request.style))
         if prompt_tokens + request.limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
-        self._admission.require_time(request, self._seconds)
         ticket = self._admission.admit(request)
         self._queue.put(ticket)
         return ticket
@@ -85,8 +84,7 @@ class SerialEngine:
         def watch(answer: Sequence[int]) -> bool:
             self._admission.progress()
             token_s = ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
-            if token_s is not None:
-                self._pace.note_token(token_s, batch_size=1)
+            self._pace.note_token(token_s, batch_size=1)
             self._admission.expire()
             return not ticket.done()
 

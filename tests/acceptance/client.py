@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,13 @@ class Client:
     def health(self) -> Reply:
         """`GET /health`."""
         return self.request("GET", "/health")
+
+    def watch_health(self, over: threading.Event, period_s: float) -> list[Reply]:
+        """What `GET /health` says until ``over``, at least once."""
+        replies = [self.health()]
+        while not over.wait(period_s):
+            replies.append(self.health())
+        return replies
 
     def generate(self, prompt: str, style: Style) -> Reply:
         """`POST /generate`."""

@@ -14,7 +14,7 @@ import requests
 
 from harness.measured import Measured
 from harness.measures import misplaced_answers
-from harness.statistics import quantile, share
+from harness.statistics import quantile
 from pipeline.config import Style
 from tests.acceptance.client import Client, Reply
 from tests.acceptance.measuring import is_valid_answer
@@ -65,7 +65,7 @@ def test_under_load(measured: Measured, client: Client) -> None:
     over = threading.Event()
     started_s = time.perf_counter()
     with ThreadPoolExecutor(CLIENT_COUNT + 1) as pool:
-        health = pool.submit(watch_health, client, over)
+        health = pool.submit(client.watch_health, over, HEALTH_PERIOD_S)
         every = [pool.submit(ask, client, question, style) for question in QUESTIONS for style in Style]
         asked = [one.result() for one in every]
         over.set()
@@ -76,7 +76,7 @@ def test_under_load(measured: Measured, client: Client) -> None:
     measured.record(
         client_count=CLIENT_COUNT,
         question_count=len(asked),
-        answered_question_share=share([one in answered for one in asked]),
+        answered_question_share=len(answered) / len(asked),
         wrong_reply_count=sum(is_wrong_reply(reply, one.style) for one in asked for reply in one.replies)
         + sum(reply.status != 200 for reply in checks),
         answer_latency_max_s=max(latencies_s, default=math.nan),
@@ -109,14 +109,6 @@ def _generate(client: Client, question: str, style: Style) -> Reply:
         return client.generate(question, style)
     except requests.RequestException:  # no answer at all is a reply that is wrong
         return Reply(0, {}, time.perf_counter() - started_s)
-
-
-def watch_health(client: Client, over: threading.Event) -> list[Reply]:
-    """What `/health` says until ``over``, at least once."""
-    replies = [client.health()]
-    while not over.wait(HEALTH_PERIOD_S):
-        replies.append(client.health())
-    return replies
 
 
 def is_wrong_reply(reply: Reply, style: Style) -> bool:

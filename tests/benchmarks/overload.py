@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from harness.statistics import quantile
 from pipeline.config import Style
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
+from tests.acceptance.client import Client
 from tests.support import ServerProcess
 
 QUESTION_COUNT, CLIENT_COUNT, CAPACITY_S = 8, 8, 60.0
@@ -93,16 +95,10 @@ class Caller:
             time.sleep(reply.retry_after_s)
         return reply
 
-    def health_s(self) -> tuple[int, float]:
-        """Status of `/health`, and how long it took."""
-        started = time.perf_counter()
-        status = requests.get(f"{self._url}/health", timeout=60).status_code
-        return status, time.perf_counter() - started
-
 
 def closed_loop(ask: Callable[[Asked], Reply], asked: Sequence[Asked], over: Callable[[int], bool]) -> list[Reply]:
     """Let ``CLIENT_COUNT`` clients ask in turn until ``over`` so many requests."""
-    turns, lock = iter(range(10**9)), threading.Lock()
+    turns, lock = count(), threading.Lock()
 
     def client() -> list[Reply]:
         mine: list[Reply] = []
@@ -169,7 +165,7 @@ def measure(run: Path, engine: str, log: Path) -> dict[str, Any]:
         print(f"{engine}: {capacity_per_s:.2f} answers/s with {CLIENT_COUNT} clients", flush=True)
         over = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            checks = pool.submit(_watch, caller.health_s, over)
+            checks = pool.submit(Client(server.url).watch_health, over, HEALTH_PERIOD_S)
             replies = open_loop(caller.ask, asked, OVERLOAD * capacity_per_s, OVERLOAD_S)
             over.set()
         health = checks.result()
@@ -178,19 +174,12 @@ def measure(run: Path, engine: str, log: Path) -> dict[str, Any]:
         "capacity_per_s": capacity_per_s,
         "overload_per_s": OVERLOAD * capacity_per_s,
         **summarise(replies, references),
-        "health_statuses": dict(Counter(str(status) for status, _ in health)),
-        "health_p99_s": quantile([seconds for _, seconds in health], 0.99),
+        "health_statuses": dict(Counter(str(reply.status) for reply in health)),
+        "health_p99_s": quantile([reply.wall_s for reply in health], 0.99),
         "short_requests": SHORT_REQUESTS,
         "resident_mib": resident_mib,
         "growth": resident_mib[-1] / resident_mib[SETTLED_AFTER // 100] - 1,
     }
-
-
-def _watch(check: Callable[[], tuple[int, float]], over: threading.Event) -> list[tuple[int, float]]:
-    seen = [check()]
-    while not over.wait(HEALTH_PERIOD_S):
-        seen.append(check())
-    return seen
 
 
 def _memory_under(caller: Caller, asked: Sequence[Asked], process: psutil.Process) -> list[float]:
