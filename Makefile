@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ON_GOLDEN = $(PYTHON) -m tests.golden_environment
 
 .PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load overload \
-	large-data gpu-acceptance clean
+	engine-agreement large-data gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -70,6 +70,10 @@ serving-load: $(READY)
 # Some ten minutes on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
 overload: $(READY)
 	$(BIN)/python -m tests.benchmarks.overload --run $(RUN) --output golden/smollm2-135m/serving
+
+# Some minutes: whether the engines' answers are the model's, read again token by token; RUN as above.
+engine-agreement: $(READY)
+	$(BIN)/python -m tests.benchmarks.engine_agreement --run $(RUN) --output golden/smollm2-135m/serving
 
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)

@@ -31,6 +31,7 @@ from pipeline.quantization import QuantizationCensus, quantization_census
 from pipeline.runs import RunFolder
 from pipeline.style_rows import add_style_rows, replace_rows_after_lookup
 from pipeline.targets import base_model_folder
+from pipeline.threads import in_passing_thread
 from pipeline.tokenizer import load_tokenizer, style_token_ids
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,7 @@ class TrainedModel(LoadedModel):
     census: QuantizationCensus
 
 
+@in_passing_thread
 def load_trained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> TrainedModel:
     """Load what a run trained: the 4-bit base with its adapter.
 
@@ -185,6 +187,7 @@ def load_trained(run: RunFolder, *, device: str | None = None, base_model: str |
     return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
 
 
+@in_passing_thread
 def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> LoadedModel:
     """Load what a run started from: the same base in the same arithmetic, style rows added, without the adapter.
 

@@ -18,6 +18,7 @@ from pipeline.engines.pace import Pace
 from pipeline.engines.processors import Greedy, MinNewTokens, QuickTopP
 from pipeline.engines.text import Pieces
 from pipeline.generate import answer_text, finished, styled_prompt_ids
+from pipeline.threads import in_passing_thread
 
 PAGE_TOKENS = 64
 GRAPH_QUERY_TOKENS, GRAPH_CACHE_TOKENS = 16, 1024
@@ -66,7 +67,7 @@ class ContinuousEngine:
         self._pace = Pace()
         self._manager = _manager(model, tokenizer, max_in_flight, cache_tokens, batch_tokens)
         # Here, so that a cache that does not fit in memory fails now.
-        self._manager.warmup()
+        in_passing_thread(self._manager.warmup)()
         config = self._manager.continuous_batching_config
         self._limit_tokens = min(config.num_blocks * config.page_size, model.config.max_position_embeddings)
         self._manager.start()
