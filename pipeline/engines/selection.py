@@ -10,12 +10,9 @@ from pipeline.engines.interface import Engine
 EngineName = Literal["serial", "continuous"]
 
 
-def default_engine(device: str) -> EngineName:
-    """Which engine serves on ``cpu`` or ``cuda`` where none is named.
-
-    The continuous one is faster on either, but on a GPU nobody has compared its answers on learned weights yet.
-    """
-    return "continuous" if batches_continuously() and device == "cpu" else "serial"
+def default_engine() -> EngineName:
+    """Which engine serves where none is named: the faster one, where the installed transformers has it."""
+    return "continuous" if batches_continuously() else "serial"
 
 
 def open_local(name: EngineName, model: Any, tokenizer: Any, *, max_in_flight: int) -> Engine:

@@ -40,15 +40,14 @@ class Remote:
 def load_local(
     run: RunFolder, engine: EngineName | None, *, max_in_flight: int, device: str | None, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Load what a run trained into an engine of this process, the device's usual one unless it is named.
+    """Load what a run trained into an engine of this process, the usual one unless it is named.
 
     Raises:
         PipelineError: As ``load_trained`` and ``open_local``.
     """
     trained = load_trained(run, device=device, base_model=base_model)
     info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
-    engine = engine or default_engine(trained.model.device.type)
-    return open_local(engine, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
+    return open_local(engine or default_engine(), trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
 
 
 def load_remote(
