@@ -6,8 +6,8 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.golden_environment
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load overload \
-	engine-agreement large-data gpu-acceptance clean
+.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
+	overload engine-agreement large-data gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -66,6 +66,12 @@ versions: $(READY)
 # Half an hour on two cores: answers under load, continuous batching beside one after the other; RUN names a trained run.
 serving-load: $(READY)
 	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
+
+# A quarter of an hour on two cores: our server beside transformers' and llama.cpp's, each where PEERS names an interpreter
+# that has it, as in PEERS='--transformers-python A/bin/python --llama-python B/bin/python'; RUN as above.
+PEERS ?=
+serving-peers: $(READY)
+	$(BIN)/python -m tests.benchmarks.serving_peers --run $(RUN) $(PEERS) --output golden/smollm2-135m/serving
 
 # Some ten minutes on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
 overload: $(READY)

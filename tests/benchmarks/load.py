@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from statistics import fmean
 from typing import Any
 
 from harness.statistics import quantile
@@ -93,9 +94,11 @@ def summarise_answers(answers: Sequence[Answered], measured_s: float) -> dict[st
     }
     for style in Style:
         latencies = [answer.latency_s for answer in answers if answer.style == style]
+        tokens = [answer.tokens for answer in answers if answer.style == style]
         firsts = [a.first_token_s for a in answers if a.style == style and a.first_token_s is not None]
         summary[style.value] = {
             "answers": len(latencies),
+            "tokens_mean": fmean(tokens) if tokens else None,
             "latency_p50_s": quantile(latencies, 0.5) if latencies else None,
             "latency_p95_s": quantile(latencies, 0.95) if latencies else None,
             "first_token_p50_s": quantile(firsts, 0.5) if firsts else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ ENGINES = ("serial", "continuous")
 BASE = "serial"
 PATIENCE_S = 3600.0
 """No answer is given up for being late, only at the end of the measured time: a queue shows as latency."""
+Reading = Callable[[Mapping[str, Any]], float | None]
+READINGS: dict[str, Reading] = {
+    "answers_per_minute": lambda cell: cell["answers_per_minute"],
+    "tokens_per_s": lambda cell: cell["tokens_per_s"],
+    "terse_p95_s": lambda cell: cell["terse"]["latency_p95_s"],
+    "verbose_p95_s": lambda cell: cell["verbose"]["latency_p95_s"],
+    "first_token_p50_s": lambda cell: cell["verbose"]["first_token_p50_s"],
+}
 
 
 def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float, measured_s: float) -> dict[str, Any]:
@@ -80,29 +88,36 @@ def open_ask(name: str, trained: Any, clients: int) -> tuple[Ask, Any]:
     return ask, engine.close
 
 
-def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each engine and number of clients: medians over the rounds, ratios to serial in the same round."""
+def summarise(
+    cells: Sequence[Mapping[str, Any]],
+    *,
+    key: str = "engine",
+    base: str = BASE,
+    readings: Mapping[str, Reading] = READINGS,
+) -> list[dict[str, Any]]:
+    """One row for each engine and number of clients: medians over the rounds, ratios to one of them in the same round.
+
+    Args:
+        cells: What was measured.
+        key: What in a cell tells the engines, or whatever was compared, apart.
+        base: The one that the ratios are to.
+        readings: The figures of a cell.
+
+    Returns:
+        The rows.
+    """
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for cell in cells:
-        groups.setdefault((cell["engine"], cell["clients"]), []).append(cell)
+        groups.setdefault((cell[key], cell["clients"]), []).append(cell)
     rows = []
-    for (engine, clients), group in groups.items():
-        base = {cell["round"]: cell for cell in groups[BASE, clients]}
-        row: dict[str, Any] = {"engine": engine, "clients": clients, "rounds": len(group)}
-        for name, read in READINGS.items():
-            row[name] = _median([read(cell) for cell in group])
-            row[f"{name}_ratio"] = _median([_ratio(read(cell), read(base[cell["round"]])) for cell in group])
+    for (name, clients), group in groups.items():
+        bases = {cell["round"]: cell for cell in groups[base, clients]}
+        row: dict[str, Any] = {key: name, "clients": clients, "rounds": len(group)}
+        for reading, read in readings.items():
+            row[reading] = _median([read(cell) for cell in group])
+            row[f"{reading}_ratio"] = _median([_ratio(read(cell), read(bases[cell["round"]])) for cell in group])
         rows.append(row)
     return rows
-
-
-READINGS: dict[str, Any] = {
-    "answers_per_minute": lambda cell: cell["answers_per_minute"],
-    "tokens_per_s": lambda cell: cell["tokens_per_s"],
-    "terse_p95_s": lambda cell: cell["terse"]["latency_p95_s"],
-    "verbose_p95_s": lambda cell: cell["verbose"]["latency_p95_s"],
-    "first_token_p50_s": lambda cell: cell["verbose"]["first_token_p50_s"],
-}
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
@@ -121,19 +136,23 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         (
             row["engine"],
             row["clients"],
-            *(_cell(row, name, unit) for name, unit in zip(READINGS, ("", "", " s", " s", " s"), strict=True)),
+            *(
+                with_ratio(row, name, unit, is_base=row["engine"] == BASE)
+                for name, unit in zip(READINGS, ("", "", " s", " s", " s"), strict=True)
+            ),
         )
         for row in document["rows"]
     ]
     return tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
 
 
-def _cell(row: Mapping[str, Any], name: str, unit: str) -> str:
+def with_ratio(row: Mapping[str, Any], name: str, unit: str, *, is_base: bool) -> str:
+    """A figure of a row, and in brackets its ratio; the base has none."""
     value, ratio = row[name], row[f"{name}_ratio"]
     if value is None:
         return "none"
     shown = f"{value:.1f}{unit}"
-    return shown if row["engine"] == BASE or ratio is None else f"{shown} ({ratio:.2f} x)"
+    return shown if is_base or ratio is None else f"{shown} ({ratio:.2f} x)"
 
 
 def draw(document: Mapping[str, Any]) -> str:
