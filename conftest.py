@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--target", action="append", choices=tuple(TARGETS), help="base model; may be repeated")
     group.addoption("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
     group.addoption(
-        "--preset", choices=tuple(PRESETS), help="training preset (default: golden on CUDA, lean on the CPU)"
+        "--preset", choices=tuple(PRESETS), help="training preset (default: golden for Mistral, lean for smaller ones)"
     )
     group.addoption("--run-dir", type=Path, help="accept this finished training run instead of training one")
     group.addoption("--base-model", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")

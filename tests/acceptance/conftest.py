@@ -65,7 +65,7 @@ def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
     """Trains a run in a process of its own, its progress shown."""
-    preset = request.config.getoption("--preset") or ("golden" if device == "cuda" else "lean")
+    preset = request.config.getoption("--preset") or ("golden" if target.device == "cuda" else "lean")
     command = [*VERBOSITY, "train", "--target", target.name, "--preset", preset]
     command += ["--device", device]
     command += ["--base-model", base_model] if base_model else []

@@ -70,7 +70,7 @@ def measure(run: RunFolder, question_count: int) -> dict[str, Any]:
         torch.manual_seed(0)
         greedy = answer(requests, dict.fromkeys(Style, GREEDY))
         sampled = answer(requests, GENERATION_PRESETS)
-        found[name] = _describe(trained, requests, greedy, sampled)
+        found[name] = describe(trained, requests, greedy, sampled)
         print(json.dumps({name: {**found[name], "answers": len(greedy)}}), flush=True)
     return {
         "provenance": collect(Path(__file__).resolve().parents[2]),
@@ -126,9 +126,10 @@ def _answer(generation: Any) -> Answer:
     return generation.token_ids, generation.finish_reason == "eos"
 
 
-def _describe(
+def describe(
     trained: Any, requests: Sequence[Request], greedy: Sequence[Answer], sampled: Sequence[Answer]
 ) -> dict[str, Any]:
+    """What the model makes of answers that were chosen greedily, and of answers that its styles' presets sampled."""
     gaps = [gap for request, answer in zip(requests, greedy, strict=True) for gap in _gaps(trained, request, answer)]
     surprises: dict[Style, list[list[float | None]]] = {style: [] for style in Style}
     for request, answer in zip(requests, sampled, strict=True):

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks import engine_agreement, serving_load
 from tests.gpu.memory import CASES
 from tests.gpu.summary import measured_rows, memory_rows, read_folder, to_markdown
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "golden" / "mistral-7b-v0.3-synthetic" / "gpu"
+SMALL = ROOT / "golden" / "smollm2-135m" / "gpu"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
 
@@ -78,9 +80,8 @@ def test_the_committed_run_is_the_judged_one(found: dict[str, Any], preset: str)
 
 
 def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> None:
-    folder = ROOT / "golden" / "smollm2-135m" / "gpu"
-    found = read_folder(folder)
-    assert (folder / "gpu.md").read_text(encoding="utf-8") == to_markdown(found)
+    found = read_folder(SMALL)
+    assert (SMALL / "gpu.md").read_text(encoding="utf-8") == to_markdown(found)
     document = found["accept-lean"]
     (subject,) = document["subjects"]
     outcomes = [criterion["outcome"] for criterion in subject["criteria"]]
@@ -92,6 +93,43 @@ def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> Non
     rate, reserved_gib = measured["training.duration"]["examples_per_s"], measured["training.gpu_memory"]
     assert f"{rate:.2f} examples/s and {reserved_gib['cuda_reserved_gib']:.2f} GiB (reserved)" in PAGE
     assert f"{measured['style.generation_speed']['tokens_per_s']:.1f} tokens/s" in PAGE
+
+
+def test_the_embedded_model_was_rejected_with_golden_for_what_the_page_says() -> None:
+    document = json.loads((SMALL / "golden" / "acceptance.json").read_text(encoding="utf-8"))
+    (subject,) = document["subjects"]
+    outcomes = {criterion["id"]: criterion["outcome"] for criterion in subject["criteria"]}
+    assert (document["decision"], outcomes["style.token_separation"]) == ("REJECTED", "FAIL")
+    assert f"{list(outcomes.values()).count('PASS')} criteria PASS. Golden's learning" in PAGE
+    (separation,) = [c for c in subject["criteria"] if c["id"] == "style.token_separation"]
+    share = separation["measurements"]["verbose_in_bound_share"]
+    assert f"Of {share['trials']} unconstrained VERBOSE answers {share['successes']} have more" in PAGE
+
+
+def test_the_page_says_how_a_gpu_holds_under_load() -> None:
+    def slowest_s(folder: Path) -> float:
+        document = json.loads((folder / "acceptance.json").read_text(encoding="utf-8"))
+        assert document["provenance"]["git_dirty"] is False
+        (subject,) = document["subjects"]
+        (load,) = [c for c in subject["criteria"] if c["id"] == "deployment.under_load"]
+        assert load["outcome"] == "PASS"
+        latency_s: float = load["measurements"]["answer_latency_max_s"]
+        return latency_s
+
+    run = json.loads((FOLDER / "under-load" / "run.json").read_text(encoding="utf-8"))
+    assert f"1,600 examples at {run['examples_per_s']:.2f} examples/s: the slowest" in PAGE
+    assert f"the slowest answer took {slowest_s(FOLDER / 'under-load'):.2f} s" in PAGE
+    assert f"trained with golden: {slowest_s(SMALL / 'golden'):.2f} s" in PAGE
+
+
+def test_the_tables_of_serving_are_those_of_the_files() -> None:
+    served, agreed = (
+        json.loads((SMALL / f"{name}.json").read_text(encoding="utf-8")) for name in ("serving", "agreement")
+    )
+    assert serving_load.to_markdown(served) in PAGE
+    assert engine_agreement.to_markdown(agreed["ways"]) in PAGE
+    assert engine_agreement.disagreements(agreed["ways"]) == []
+    assert agreed["device"] in PAGE
 
 
 def test_a_sharded_run_is_that_of_one_gpu() -> None:
