@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -23,7 +24,13 @@ class Reply(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-def _without_style_token(prompt: str) -> str:
+NOT_BLANK = r"[^\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+"""A character that nobody counts as white space; what `\\S` matches differs among those who read the document."""
+
+
+def _asks_something(prompt: str) -> str:
+    if not re.search(NOT_BLANK, prompt):
+        raise ValueError("the text must not be blank.")
     if any(style.token in prompt for style in Style):
         raise ValueError("the text must not hold a style token; name the style in the field style.")
     return prompt
@@ -33,10 +40,9 @@ Prompt = Annotated[
     str,
     Field(
         max_length=MAX_PROMPT_CHARACTERS,
-        pattern=r"\S",
-        json_schema_extra={"not": {"pattern": "|".join(style.token for style in Style)}},
+        json_schema_extra={"pattern": NOT_BLANK, "not": {"pattern": "|".join(style.token for style in Style)}},
     ),
-    AfterValidator(_without_style_token),
+    AfterValidator(_asks_something),
 ]
 """A user's words: not blank, no style token, bounded."""
 StyleField = Annotated[Style, Field(strict=False)]

@@ -121,7 +121,8 @@ def test_any_text_is_answered_or_refused_with_the_reason(prompt: str, style: Sty
     count("prompts", response.status_code, response.get_data(as_text=True))
     if response.status_code == 200:
         body = response.get_json()
-        assert body["response"] == f"{body['style']}: {prompt}".strip()
+        # Two halves in a row are one character once they are JSON.
+        assert body["response"] == f"{body['style']}: {json.loads(json.dumps(prompt))}".strip()
     else:
         assert response.status_code in (400, 413)
         assert json.loads(response.data)["field"] == "prompt"
