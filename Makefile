@@ -24,9 +24,9 @@ test-page: $(READY)
 	@command -v chromium chromium-browser google-chrome >/dev/null || { echo 'install Chromium first' >&2; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/unit/pipeline/service
 
-# More than 10,000 generated requests against the service with a fake engine; ends with how many got which status.
+# More than 10,000 generated requests against the service with a fake engine, and how many got which status.
 abuse: $(READY)
-	$(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
+	ABUSE_REPORT=golden/abuse/abuse.json $(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1

@@ -14,7 +14,7 @@ from pipeline.config import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = (
-    *("README.md", "data/*", "sabotage/*"),
+    *("README.md", "abuse/*", "data/*", "sabotage/*"),
     *(
         "*/acceptance/*",
         "*/acceptance/figures/*",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import collections
 import itertools
 import json
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +23,10 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from tabulate import tabulate
 
+from harness.files import write_text_atomically
+from harness.provenance import collect
 from pipeline.config import Style
 from pipeline.engines.interface import (
     AnswerRequest,
@@ -33,6 +38,7 @@ from pipeline.engines.interface import (
 )
 from tests.unit.pipeline.service.fakes import FakeEngine, Served, listening
 
+ROOT = Path(__file__).resolve().parents[4]
 TIMEOUT_S = 60
 TALLY: collections.Counter[tuple[str, int]] = collections.Counter()
 """Requests of this module by who made them and the status they got."""
@@ -74,9 +80,11 @@ troubled_schema = schemathesis.openapi.from_wsgi("/openapi.json", TROUBLED.app, 
 @pytest.fixture(scope="module", autouse=True)
 def tally() -> Iterator[None]:
     yield
-    print(f"\n{TALLY.total()} requests")
-    for (who, status), count in sorted(TALLY.items()):
-        print(f"{who:>10} {status} {count:6}")
+    rows = [{"by": who, "status": status, "requests": count} for (who, status), count in sorted(TALLY.items())]
+    print(f"\n{TALLY.total()} requests\n{tabulate(rows, headers='keys', tablefmt='github')}")
+    if report := os.environ.get("ABUSE_REPORT"):
+        document = {"command": "make abuse", "provenance": collect(ROOT), "requests": TALLY.total(), "rows": rows}
+        write_text_atomically(Path(report), json.dumps(document, indent=1) + "\n")
 
 
 @pytest.fixture(scope="module")
