@@ -36,7 +36,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("serial", "continuous", "remote"),
         help="one answer after the other, all together, or by another server "
-        "(default: continuous on a CPU; serial on a GPU or with transformers 4)",
+        "(default: continuous; serial with transformers 4)",
     )
     parser.add_argument(
         "--remote-url", metavar="URL", help="of the OpenAI-compatible server behind --engine remote, with /v1"
@@ -49,7 +49,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-in-flight",
         type=int,
-        default=16,
+        default=32,
         metavar="N",
         help="answers running and waiting together, beyond which requests get 503 (default: %(default)s)",
     )

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
-    {"errors", "__init__", "data.__init__", "doctor.__init__", "engines.__init__"},
+    {"errors", "threads", "__init__", "data.__init__", "doctor.__init__", "engines.__init__"},
     {"config"},
     {"environment"},
     {"gpus"},
