@@ -31,7 +31,7 @@ from tests.acceptance import (
     test_under_load,
 )
 from tests.acceptance.client import TIMEOUT_S
-from tests.benchmarks import overload, serving_load
+from tests.benchmarks import engine_agreement, overload, serving_load, serving_peers
 from tests.sabotage.picture import SYMBOLS
 from tests.unit.harness.conftest import Project
 
@@ -289,6 +289,33 @@ def test_the_overload_is_the_committed_one() -> None:
     table = (folder / "overload.md").read_text(encoding="utf-8")
     assert table == overload.to_markdown(document)
     assert table in read("engines.md")
+    assert document["provenance"]["git_dirty"] is False
+
+
+def test_the_engines_agree_as_the_page_says() -> None:
+    folder = ROOT / "golden" / "smollm2-135m" / "serving"
+    document = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
+    table = (folder / "agreement.md").read_text(encoding="utf-8")
+    assert table == engine_agreement.to_markdown(document["ways"])
+    assert table in read("engines.md")
+    assert engine_agreement.disagreements(document["ways"]) == []
+    assert document["provenance"]["git_dirty"] is False
+
+
+def test_the_peers_are_the_committed_ones() -> None:
+    folder = ROOT / "golden" / "smollm2-135m" / "serving"
+    document = json.loads((folder / "peers.json").read_text(encoding="utf-8"))
+    table = (folder / "peers.md").read_text(encoding="utf-8")
+    assert table == serving_peers.to_markdown(document)
+    assert table in read("engines.md")
+    assert document["provenance"]["git_dirty"] is False
+
+
+def test_the_generated_requests_are_the_committed_ones() -> None:
+    document = json.loads((ROOT / "golden" / "abuse" / "abuse.json").read_text(encoding="utf-8"))
+    assert sum(row["requests"] for row in document["rows"]) == document["requests"] > 10_000
+    assert tabulate(document["rows"], headers="keys", tablefmt="github") in read("serving.md")
+    assert f"{document['requests']:,} requests" in read("serving.md")
     assert document["provenance"]["git_dirty"] is False
 
 
