@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from tabulate import tabulate
 
 from harness.criteria import Bound, BoundState, Criterion, Need
 from harness.documented import DOCUMENTED
