@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import signal
@@ -176,8 +177,10 @@ class Listener:
     def close(self) -> None:
         """Close every connection and end the thread."""
         if self.is_running():
-            # Runs in the listening thread, whose loop ends when it has no connection left.
-            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._connections))
+            # Runs in the listening thread, whose loop ends when it has no connection left. Another's call may wake that
+            # thread first, and then there is nothing left to wake.
+            with contextlib.suppress(OSError):
+                self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._connections))
             self._thread.join()
         self._server.task_dispatcher.shutdown(timeout=1)
 

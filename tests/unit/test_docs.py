@@ -204,7 +204,7 @@ def test_the_key_is_named_as_the_code_names_it() -> None:
 
 
 def test_options_and_variables_exist() -> None:
-    folders = (ROOT / "harness", ROOT / "pipeline", ROOT / "tests" / "gpu")
+    folders = (ROOT / "harness", ROOT / "pipeline", ROOT / "tests" / "gpu", ROOT / "tests" / "benchmarks")
     sources = [ROOT / "conftest.py", *(path for folder in folders for path in folder.rglob("*.py"))]
     known = set(re.findall(r'"(--[a-z-]+|VERBOSITY_[A-Z_]+)"', "\n".join(p.read_text("utf-8") for p in sources)))
     named = {name for page in PAGES for name in re.findall(r"(--[a-z]\S*[a-z]|VERBOSITY_[A-Z_]+)", read(page.name))}
