@@ -29,6 +29,7 @@ from pipeline.data.formats import read_questions
 from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.runs import RunFolder
+from tests.benchmarks.serving_load import PATIENCE_S
 
 apply_environment()  # before torch is imported
 
@@ -42,7 +43,6 @@ OUTSIDE_LIMIT = 0.01
 """Share of sampled tokens that may lie outside the nucleus as it is found when read again: its edge moves, too."""
 REFERENCE = "generate()"
 CONTINUOUS = ("continuous, one at a time", f"continuous, {AT_ONCE} at once")
-PATIENCE_S = 3600.0
 
 Request = tuple[str, Style]
 Answer = tuple[tuple[int, ...], bool]

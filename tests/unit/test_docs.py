@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tabulate import tabulate
@@ -272,44 +273,36 @@ def test_selecting_never_makes_a_verdict_better(
     assert with_example.document()["decision"] == decision
 
 
+def shown(served: str, name: str, to_markdown: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    """A committed result of serving, once its table is found to be its own and the page's."""
+    folder = ROOT / "golden" / served / "serving"
+    document: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    table = (folder / f"{name}.md").read_text(encoding="utf-8")
+    assert table == to_markdown(document)
+    assert table in read("engines.md")
+    assert document["provenance"]["git_dirty"] is False
+    return document
+
+
 @pytest.mark.parametrize("served", ["smollm2-135m", "mistral-7b-v0.3-synthetic"])
 def test_the_engines_under_load_are_the_committed_ones(served: str) -> None:
-    folder = ROOT / "golden" / served / "serving"
-    document = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-    table = (folder / "serving.md").read_text(encoding="utf-8")
-    assert table == serving_load.to_markdown(document)
-    assert table in read("engines.md")
-    assert (folder / "serving.svg").read_text(encoding="utf-8") == serving_load.draw(document)
+    document = shown(served, "serving", serving_load.to_markdown)
+    picture = (ROOT / "golden" / served / "serving" / "serving.svg").read_text(encoding="utf-8")
+    assert picture == serving_load.draw(document)
     assert document["rows"] == serving_load.summarise(document["cells"])
-    assert document["provenance"]["git_dirty"] is False
 
 
 def test_the_overload_is_the_committed_one() -> None:
-    folder = ROOT / "golden" / "smollm2-135m" / "serving"
-    document = json.loads((folder / "overload.json").read_text(encoding="utf-8"))
-    table = (folder / "overload.md").read_text(encoding="utf-8")
-    assert table == overload.to_markdown(document)
-    assert table in read("engines.md")
-    assert document["provenance"]["git_dirty"] is False
-
-
-def test_the_engines_agree_as_the_page_says() -> None:
-    folder = ROOT / "golden" / "smollm2-135m" / "serving"
-    document = json.loads((folder / "agreement.json").read_text(encoding="utf-8"))
-    table = (folder / "agreement.md").read_text(encoding="utf-8")
-    assert table == engine_agreement.to_markdown(document["ways"])
-    assert table in read("engines.md")
-    assert engine_agreement.disagreements(document["ways"]) == []
-    assert document["provenance"]["git_dirty"] is False
+    shown("smollm2-135m", "overload", overload.to_markdown)
 
 
 def test_the_peers_are_the_committed_ones() -> None:
-    folder = ROOT / "golden" / "smollm2-135m" / "serving"
-    document = json.loads((folder / "peers.json").read_text(encoding="utf-8"))
-    table = (folder / "peers.md").read_text(encoding="utf-8")
-    assert table == serving_peers.to_markdown(document)
-    assert table in read("engines.md")
-    assert document["provenance"]["git_dirty"] is False
+    shown("smollm2-135m", "peers", serving_peers.to_markdown)
+
+
+def test_the_engines_agree_as_the_page_says() -> None:
+    document = shown("smollm2-135m", "agreement", lambda found: engine_agreement.to_markdown(found["ways"]))
+    assert engine_agreement.disagreements(document["ways"]) == []
 
 
 def test_the_generated_requests_are_the_committed_ones() -> None:
