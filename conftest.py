@@ -19,6 +19,7 @@ from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.packages import GOLDEN_PINS
 from pipeline.environment import apply_environment
 from tests.acceptance.client import Endpoint
+from tests.acceptance.selection import judged_preset
 
 apply_environment()  # before any test module imports torch
 
@@ -134,14 +135,15 @@ def _without_paths(value: Any, root: Path) -> Any:
     return portable_arguments([value], root)[0] if isinstance(value, str) else value
 
 
-def pytest_golden_environment(config: pytest.Config) -> str:
-    """Kind of machine and library versions within which greedy outputs repeat exactly."""
+def pytest_golden_environment(config: pytest.Config, subject: str) -> str:
+    """Kind of machine and library versions within which outputs repeat, and the preset that they come from."""
     import torch
 
-    target_is_gpu = config.getoption("--device") == "cuda" or "gpu" in str(config.getoption("-m"))
-    if target_is_gpu and torch.cuda.is_available():
+    target = TARGETS[subject]
+    if (config.getoption("--device") or target.device) == "cuda" and torch.cuda.is_available():
         hardware = torch.cuda.get_device_name(0)
     else:
         hardware = f"cpu-{torch.backends.cpu.get_cpu_capability()}-{torch.get_num_threads()}threads"
     versions = [f"{name}{importlib.metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers")]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([hardware, *versions])).lower()
+    parts = [hardware, *versions, judged_preset(config, target)]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).lower()

@@ -26,7 +26,7 @@ RECORDING_ORIGIN = pytest.StashKey[dict[str, object]]()
 """Provenance taken before the first recording made the tree dirty; only in a run that records."""
 RESULTS_FOLDER = "acceptance-results"
 
-_ENVIRONMENT = pytest.StashKey[str]()
+_ENVIRONMENTS = pytest.StashKey[dict[str, str]]()
 _RECORDINGS: pytest.StashKey[list[Recording]] = pytest.StashKey()
 _GOLDEN: pytest.StashKey[Golden] = pytest.StashKey()
 _REVIEW = "golden-review.html"
@@ -36,8 +36,8 @@ class GoldenHooks:
     """Hooks that a project's conftest may implement."""
 
     @pytest.hookspec(firstresult=True)
-    def pytest_golden_environment(self, config: pytest.Config) -> str | None:
-        """Return the key of the hardware and versions that recorded values depend on."""
+    def pytest_golden_environment(self, config: pytest.Config, subject: str) -> str | None:
+        """Return the key of the hardware, versions and settings that a subject's recorded values depend on."""
 
 
 def results_folder(config: pytest.Config) -> Path:
@@ -53,6 +53,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start with no state and no recording."""
+    config.stash[_ENVIRONMENTS] = {}
     config.stash[GOLDEN_STATES] = []
     config.stash[_RECORDINGS] = []
 
@@ -83,7 +84,7 @@ def golden(request: pytest.FixtureRequest, snapshot: SnapshotAssertion) -> Golde
     from harness.golden.extension import FOLDER, GoldenExtension, path_part
 
     config, subject = request.config, _subject(request.node)
-    folder = config.rootpath / FOLDER / path_part(subject) / path_part(_environment(config))
+    folder = config.rootpath / FOLDER / path_part(subject) / path_part(_environment(config, subject))
 
     def observe(state: GoldenState, detail: str) -> None:
         entry = {"nodeid": request.node.nodeid, "subject": subject, "state": str(state), "detail": detail}
@@ -111,14 +112,15 @@ def _subject(node: pytest.Item) -> str:
     return name
 
 
-def _environment(config: pytest.Config) -> str:
-    # Once per run: a library that changes its number of threads must not move the goldens.
-    if _ENVIRONMENT not in config.stash:
-        environment = config.hook.pytest_golden_environment(config=config)
+def _environment(config: pytest.Config, subject: str) -> str:
+    # Once per subject: a library that changes its number of threads must not move the goldens.
+    known = config.stash[_ENVIRONMENTS]
+    if subject not in known:
+        environment = config.hook.pytest_golden_environment(config=config, subject=subject)
         if not environment:
             pytest.fail("a golden needs the hook pytest_golden_environment in a conftest", pytrace=False)
-        config.stash[_ENVIRONMENT] = environment
-    return config.stash[_ENVIRONMENT]
+        known[subject] = environment
+    return known[subject]
 
 
 @pytest.hookimpl(wrapper=True)

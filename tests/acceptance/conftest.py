@@ -22,6 +22,7 @@ from pipeline.scoring import swap_style_rows
 from pipeline.targets import base_model_folder
 from pipeline.tokenizer import load_tokenizer
 from tests.acceptance.client import Client, Endpoint
+from tests.acceptance.selection import given_run, judged_preset
 from tests.support import VERBOSITY, Answers, Counterfactuals, ServerProcess, TrainingOutcome
 
 SAMPLING_SEEDS = (7, 11, 13)
@@ -65,8 +66,7 @@ def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
     """Trains a run in a process of its own, its progress shown."""
-    preset = request.config.getoption("--preset") or ("golden" if target.device == "cuda" else "lean")
-    command = [*VERBOSITY, "train", "--target", target.name, "--preset", preset]
+    command = [*VERBOSITY, "train", "--target", target.name, "--preset", judged_preset(request.config, target)]
     command += ["--device", device]
     command += ["--base-model", base_model] if base_model else []
 
@@ -85,21 +85,10 @@ def training(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> TrainingOutcome:
-    given: Path | None = request.config.getoption("--run-dir")
-    if given is not None:
-        return _given_run(given, target)
+    run = given_run(request.config, target)
+    if run is not None:
+        return TrainingOutcome(run, 0 if run.read_record()["status"] == "completed" else 1)
     return train_into(tmp_path_factory.mktemp(target.name) / "run")
-
-
-def _given_run(folder: Path, target: Target) -> TrainingOutcome:
-    run = RunFolder(folder)
-    try:
-        record = run.read_record()
-    except PipelineError as error:
-        raise pytest.UsageError(f"--run-dir: {error}") from error
-    if record["target"] != target.name:
-        raise pytest.UsageError(f"--run-dir: a run of {record['target']}, not of {target.name}")
-    return TrainingOutcome(run, 0 if record["status"] == "completed" else 1)
 
 
 @pytest.fixture(scope="session")

@@ -308,6 +308,15 @@ def test_another_environment_has_no_golden(recorded: GoldenProject) -> None:
     assert "small/gpu_9000/test_one/test_a.json" in recorded.files()
 
 
+def test_each_subject_has_an_environment_of_its_own(recorded: GoldenProject) -> None:
+    own = CONFTEST.replace("(config):", "(config, subject):").replace('"cpu"', '"cpu-" + subject')
+    recorded.pytester.makeconftest(own)
+    mark = "\n    @pytest.mark.subject(name='large', learned=True)"
+    recorded.write(f"{TWO_TESTS}{mark}\n    def test_c(golden):\n        golden.check(observed('a'), differ)\n")
+    recorded.record().assert_outcomes(failed=3)
+    assert {"small/cpu-small/test_one/test_a.json", "large/cpu-large/test_one/test_c.json"} <= set(recorded.files())
+
+
 @pytest.mark.parametrize(
     ("conftest", "head", "complaint"),
     [
