@@ -114,8 +114,7 @@ _FAULTS = (
     Fault(
         "mixed-up-texts",
         "concurrent TERSE requests get each other's texts",
-        (GENERATE,),
-        (LOAD,),
+        (GENERATE, LOAD),
         learned=True,
         inject=serving.mix_up_terse,
     ),

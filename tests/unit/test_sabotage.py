@@ -16,9 +16,6 @@ from tests.sabotage.picture import draw, summarise, to_markdown
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sabotage"
 CRITERIA = {*DOCUMENTED, COHERENCE.id}
-NOT_YET_JUDGED = (("deployment.under_load", "misplaced_answer_count"),)
-"""It applies to learned weights only, and every trial with them is older than the criterion; mixed-up-texts is to run
-again."""
 
 
 @pytest.fixture
@@ -94,9 +91,6 @@ def test_the_committed_matrix_is_drawn_from_its_figures(matrix: dict[str, Any]) 
 
 def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, Any]) -> None:
     today = {c.id: {bound.measure: bound.limit for bound in c.bounds} for c in (*DOCUMENTED.values(), COHERENCE)}
-    for id_, measure in NOT_YET_JUDGED:
-        assert measure not in matrix["bounds"][id_], "a trial has judged it: take it off the list"
-        del today[id_][measure]
     assert matrix["bounds"] == today
     for fault in matrix["faults"]:
         assert fault["catches"] == list(FAULTS[fault["name"]].catches)

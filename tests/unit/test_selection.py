@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -14,14 +16,9 @@ from tests.acceptance.selection import given_run, judged_preset
 SMALL, LARGE = TARGETS["smollm2-135m"], TARGETS["mistral-7b-v0.3"]
 
 
-class Chosen(pytest.Config):
+def chosen(**options: object) -> pytest.Config:
     """A command line with these options alone."""
-
-    def __init__(self, **options: object) -> None:
-        self._options = options
-
-    def getoption(self, name: str, default: object = None, skip: bool = False) -> object:
-        return self._options.get(name.removeprefix("--").replace("-", "_"), default)
+    return cast("pytest.Config", SimpleNamespace(getoption=lambda name: options.get(name[2:].replace("-", "_"))))
 
 
 @pytest.fixture
@@ -31,21 +28,21 @@ def golden_run(tmp_path: Path) -> Path:
 
 
 def test_the_preset_is_the_given_runs_or_the_chosen_one_or_the_targets_own(golden_run: Path) -> None:
-    assert judged_preset(Chosen(run_dir=golden_run), SMALL) == "golden"
-    assert judged_preset(Chosen(preset="golden"), SMALL) == "golden"
-    assert (judged_preset(Chosen(), SMALL), judged_preset(Chosen(), LARGE)) == ("lean", "golden")
+    assert judged_preset(chosen(run_dir=golden_run), SMALL) == "golden"
+    assert judged_preset(chosen(preset="golden"), SMALL) == "golden"
+    assert (judged_preset(chosen(), SMALL), judged_preset(chosen(), LARGE)) == ("lean", "golden")
 
 
 def test_a_run_that_is_not_what_was_asked_for_is_refused(golden_run: Path, tmp_path: Path) -> None:
     with pytest.raises(pytest.UsageError, match=r"--run-dir: trained with preset golden, not with lean"):
-        given_run(Chosen(run_dir=golden_run, preset="lean"), SMALL)
+        given_run(chosen(run_dir=golden_run, preset="lean"), SMALL)
     with pytest.raises(pytest.UsageError, match=r"--run-dir: a run of smollm2-135m, not of mistral-7b-v0\.3"):
-        given_run(Chosen(run_dir=golden_run), LARGE)
+        given_run(chosen(run_dir=golden_run), LARGE)
     with pytest.raises(pytest.UsageError, match="--run-dir: "):
-        given_run(Chosen(run_dir=tmp_path / "none"), SMALL)
+        given_run(chosen(run_dir=tmp_path / "none"), SMALL)
 
 
 def test_presets_are_compared_with_their_own_recorded_outputs(golden_run: Path) -> None:
-    default = pytest_golden_environment(Chosen(), SMALL.name)
+    default = pytest_golden_environment(chosen(), SMALL.name)
     assert default.endswith("-lean")
-    assert pytest_golden_environment(Chosen(run_dir=golden_run), SMALL.name) == f"{default.removesuffix('lean')}golden"
+    assert pytest_golden_environment(chosen(run_dir=golden_run), SMALL.name) == f"{default.removesuffix('lean')}golden"
