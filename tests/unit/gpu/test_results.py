@@ -97,6 +97,24 @@ def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> Non
     assert f"{measured['style.generation_speed']['tokens_per_s']:.1f} tokens/s" in EMBEDDED
 
 
+def test_the_recorded_losses_are_those_of_the_accepted_run() -> None:
+    (golden,) = (SMALL.parent).glob("nvidia-*-lean/test_goldens/test_loss_of_every_step_*.json")
+    rows = (SMALL / "lean" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(row)["loss"] for row in rows]
+    assert json.loads(golden.read_text(encoding="utf-8"))["value"] == losses
+    assert f"loss of all {len(losses)} steps" in PROSE
+
+
+def test_the_page_says_how_far_the_cut_run_came() -> None:
+    rows = [json.loads(row) for row in (FOLDER / "cut" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    planned = json.loads((FOLDER / "cut" / "run.json").read_text(encoding="utf-8"))["planned_steps"]
+    last = rows[-1]
+    text = " ".join(PAGE.split())
+    assert f"after {last['step']} of {planned} steps and {last['elapsed_s']:.0f} s" in text
+    peaks = [max(row[name] for row in rows) for name in ("cuda_reserved_gib", "cuda_driver_gib")]
+    assert f"reserved {peaks[0]:.2f} GiB ({peaks[1]:.2f} GiB by the driver)" in text
+
+
 def test_the_embedded_model_was_rejected_with_golden_for_what_the_page_says() -> None:
     document = json.loads((SMALL / "golden" / "acceptance.json").read_text(encoding="utf-8"))
     (subject,) = document["subjects"]
@@ -121,7 +139,10 @@ def test_the_page_says_how_a_gpu_holds_under_load() -> None:
     run = json.loads((FOLDER / "under-load" / "run.json").read_text(encoding="utf-8"))
     assert f"1,600 examples at {run['examples_per_s']:.2f} examples/s: the slowest" in PROSE
     assert f"the slowest answer took {slowest_s(FOLDER / 'under-load'):.2f} s" in PROSE
-    assert f"trained with golden: {slowest_s(SMALL / 'golden'):.2f} s" in PROSE
+    assert (
+        f"trained with golden: {slowest_s(SMALL / 'golden'):.2f} s; with lean: {slowest_s(SMALL / 'lean'):.2f} s"
+        in PROSE
+    )
 
 
 def test_the_tables_of_serving_are_those_of_the_files() -> None:
