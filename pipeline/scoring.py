@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ import torch
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from pipeline.config import GenerationConfig, Style
+from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.data.batches import IGNORED_LABEL, collate
 from pipeline.data.encoding import EncodedExample
 from pipeline.errors import PipelineError
@@ -100,6 +102,64 @@ def _batch_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[list[float
         head = model.get_output_embeddings()
         nll = torch.cat([cross_entropy(head(part).float(), tokens, reduction="none") for part, tokens in parts])
         return [row.tolist() for row in torch.split(nll, answered.sum(dim=1).tolist())]
+
+
+def answer_logits(
+    model: Any, tokenizer: Any, request: tuple[str, Style], answer: Sequence[int], *, ended: bool
+) -> tuple[Tensor, Tensor]:
+    """What a model makes of an answer, read in one pass.
+
+    Args:
+        model: A causal model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        request: Prompt in the user's words, and the style asked for.
+        answer: The answer's token ids without EOS, shape (T,).
+        ended: Whether EOS followed, which is then read, too.
+
+    Returns:
+        Logits in float32, shape (tokens, vocabulary), and the tokens that they should have led to, shape (tokens,).
+
+    Raises:
+        PipelineError: The prompt holds a style token.
+    """
+    prompt = styled_prompt_ids(tokenizer, *request)
+    tokens = [*answer, *([tokenizer.eos_token_id] if ended else [])]
+    with torch.no_grad():
+        ids = torch.tensor([[*prompt, *tokens]], device=model.device)
+        return model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float(), ids[0, len(prompt) :]
+
+
+def sampling_surprise(
+    model: Any, tokenizer: Any, request: tuple[str, Style], answer: Sequence[int], *, ended: bool
+) -> list[float | None]:
+    """How surprising each token of an answer is to the distribution that the style's preset samples from.
+
+    Formula: -ln q(token) - H(q) in nats, with q the next token's distribution after the preset's temperature, nucleus
+    (top_p) and least number of tokens. A token sampled from q is on average as surprising as q is uncertain: zero.
+
+    Args:
+        model: As for ``answer_logits``, like all that follow.
+        tokenizer: Its tokenizer.
+        request: Prompt and style.
+        answer: The answer's token ids without EOS.
+        ended: Whether EOS followed.
+
+    Returns:
+        A number for each token; None for one outside the nucleus, which cannot have been sampled.
+
+    Raises:
+        PipelineError: The prompt holds a style token.
+
+    Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", for the nucleus.
+    """
+    preset = GENERATION_PRESETS[request[1]]
+    logits, tokens = answer_logits(model, tokenizer, request, answer, ended=ended)
+    logits[: preset.min_new_tokens, tokenizer.eos_token_id] = float("-inf")
+    scores = TopPLogitsWarper(preset.top_p)(None, TemperatureLogitsWarper(preset.temperature)(None, logits))
+    likely = scores.log_softmax(-1)
+    entropy = -(likely.exp() * likely.nan_to_num(neginf=0.0)).sum(-1)
+    surprise = -likely.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return [value if math.isfinite(value) else None for value in (surprise - entropy).tolist()]
 
 
 def greedy_with_log_probabilities(

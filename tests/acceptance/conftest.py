@@ -22,6 +22,7 @@ from pipeline.scoring import swap_style_rows
 from pipeline.targets import base_model_folder
 from pipeline.tokenizer import load_tokenizer
 from tests.acceptance.client import Client, Endpoint
+from tests.acceptance.crowd import Crowd, send_crowd
 from tests.acceptance.selection import given_run, judged_preset
 from tests.support import VERBOSITY, Answers, Counterfactuals, ServerProcess, TrainingOutcome
 
@@ -198,3 +199,9 @@ def tokenizer(target: Target | Endpoint, client: Client) -> Any:
             pytest.skip(f"no tokenizer to recount answers with: name one with --target, /health says {name!r}")
         target = TARGETS[name]
     return load_tokenizer(base_model_folder(target), target)
+
+
+@pytest.fixture(scope="session")
+def crowd(client: Client) -> Crowd:
+    """Many clients at once, and what they were told."""
+    return send_crowd(client)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -160,41 +159,19 @@ def _median_length(requests: Sequence[Request], answers: Sequence[Answer], style
     return median([len(ids) for (_, asked), (ids, _) in zip(requests, answers, strict=True) if asked == style])
 
 
-def _logits(trained: Any, request: Request, answer: Answer) -> tuple[Any, Any]:
-    """What the model makes of an answer in one pass: float32 logits (tokens, vocabulary), and the tokens, EOS too."""
-    import torch
-
-    from pipeline.generate import styled_prompt_ids
-
-    prompt = styled_prompt_ids(trained.tokenizer, *request)
-    tokens = [*answer[0], *([trained.tokenizer.eos_token_id] if answer[1] else [])]
-    with torch.no_grad():
-        ids = torch.tensor([[*prompt, *tokens]], device=trained.model.device)
-        return trained.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float(), ids[0, len(prompt) :]
-
-
 def _gaps(trained: Any, request: Request, answer: Answer) -> list[float]:
     """How much likelier the likeliest token was, for each token (nats)."""
-    logits, tokens = _logits(trained, request, answer)
+    from pipeline.scoring import answer_logits
+
+    logits, tokens = answer_logits(trained.model, trained.tokenizer, request, answer[0], ended=answer[1])
     gaps: list[float] = (logits.amax(-1) - logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)).tolist()
     return gaps
 
 
 def _surprises(trained: Any, request: Request, answer: Answer) -> list[float | None]:
-    """-ln q(token) minus the entropy of q, the distribution that the preset samples from; zero on average.
+    from pipeline.scoring import sampling_surprise
 
-    None for a token that q does not hold.
-    """
-    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
-    preset = GENERATION_PRESETS[request[1]]
-    logits, tokens = _logits(trained, request, answer)
-    logits[: preset.min_new_tokens, trained.tokenizer.eos_token_id] = float("-inf")
-    scores = TopPLogitsWarper(preset.top_p)(None, TemperatureLogitsWarper(preset.temperature)(None, logits))
-    likely = scores.log_softmax(-1)
-    entropy = -(likely.exp() * likely.nan_to_num(neginf=0.0)).sum(-1)
-    surprise = -likely.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return [value if math.isfinite(value) else None for value in (surprise - entropy).tolist()]
+    return sampling_surprise(trained.model, trained.tokenizer, request, answer[0], ended=answer[1])
 
 
 def disagreements(ways: Mapping[str, Any]) -> list[str]:

@@ -20,8 +20,9 @@ SEPARATION, CONSISTENCY, SPEED = "style.token_separation", "style.consistency", 
 REPETITION, COHERENCE = "style.no_repetition", "style.coherence"
 STARTS, HEALTH = "deployment.server_starts", "deployment.health_endpoint"
 GENERATE, ERRORS = "deployment.generate_endpoint", "deployment.error_handling"
-LOAD = "deployment.under_load"
+LOAD, SERVED = "deployment.under_load", "deployment.served_answers"
 STYLE = (SEPARATION, CONSISTENCY, REPETITION, COHERENCE)
+ANSWERS = (GENERATE, LOAD, SERVED)
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,27 @@ _FAULTS = (
         "mixed-up-texts",
         "concurrent TERSE requests get each other's texts",
         (GENERATE, LOAD),
+        (SERVED,),
         learned=True,
         inject=serving.mix_up_terse,
     ),
-    Fault("words-as-tokens", "tokens counts words", (GENERATE,), (LOAD,), learned=True, inject=serving.count_words),
+    Fault(
+        "served-word-salad",
+        "the server shuffles the words of every answer",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=serving.shuffle_words,
+    ),
+    Fault(
+        "served-base",
+        "the server leaves the adapter out",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=serving.leave_adapter_out,
+    ),
+    Fault("words-as-tokens", "tokens counts words", (GENERATE,), ANSWERS, learned=True, inject=serving.count_words),
     Fault(
         "breaks-under-load", "with six requests under way one more gets 500", (LOAD,), inject=serving.break_when_busy
     ),
@@ -128,7 +146,7 @@ _FAULTS = (
         "no-learning",
         "the learning rate is zero",
         (CONVERGES, ADAPTER_SAVES, SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         trains=True,
         inject=training.learn_nothing,
@@ -145,7 +163,7 @@ _FAULTS = (
         "labels-shuffled",
         "the labels of every answer are shuffled",
         (COHERENCE,),
-        (*STYLE, CONVERGES, GENERATE, LOAD),
+        (*STYLE, CONVERGES, *ANSWERS),
         learned=True,
         trains=True,
         inject=training.shuffle_labels,
@@ -154,7 +172,7 @@ _FAULTS = (
         "never-stops",
         "EOS carries no loss, so no answer learns to end",
         (SEPARATION, COHERENCE),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         trains=True,
         inject=training.mask_eos,
@@ -163,7 +181,7 @@ _FAULTS = (
         "tokens-untrained",
         "the training prompts hold no style token",
         (SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE, LOAD, ADAPTER_SAVES),
+        (*STYLE, *ANSWERS, ADAPTER_SAVES),
         learned=True,
         trains=True,
         inject=training.drop_style_tokens,
@@ -172,7 +190,7 @@ _FAULTS = (
         "lora-zeroed",
         "the trained LoRA matrices are set to zero",
         (ADAPTER_SAVES, SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         damage=damage.zero_lora,
     ),
@@ -180,7 +198,7 @@ _FAULTS = (
         "no-adapter",
         "the base model answers without the adapter",
         (SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE, LOAD, ADAPTER_SAVES),  # the saved adapter is loaded again the same way
+        (*STYLE, *ANSWERS, ADAPTER_SAVES),  # the saved adapter is loaded again the same way
         learned=True,
         inject=answering.leave_adapter_out,
     ),
@@ -188,7 +206,7 @@ _FAULTS = (
         "tokens-swapped",
         "each style puts the other's token in front",
         (SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         inject=answering.swap_tokens,
     ),
@@ -196,7 +214,7 @@ _FAULTS = (
         "style-ignored",
         "every answer is asked for tersely",
         (SEPARATION, CONSISTENCY),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         inject=answering.ask_tersely,
     ),
@@ -204,7 +222,7 @@ _FAULTS = (
         "length-by-cap",
         "limits of decoding force the length of VERBOSE answers",
         (SEPARATION,),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         inject=answering.force_length,
     ),
@@ -212,7 +230,7 @@ _FAULTS = (
         "length-by-cutting",
         "no token is used; TERSE is the first sentence of the one answer",
         (CONSISTENCY,),
-        (*STYLE, GENERATE, LOAD),
+        (*STYLE, *ANSWERS),
         learned=True,
         inject=answering.cut_to_first_sentence,
     ),
@@ -220,7 +238,7 @@ _FAULTS = (
         "loop",
         "answers repeat their first eight tokens",
         (REPETITION,),
-        (COHERENCE, SEPARATION, GENERATE, LOAD),
+        (COHERENCE, SEPARATION, *ANSWERS),
         learned=True,
         inject=answering.loop,
     ),
@@ -228,7 +246,7 @@ _FAULTS = (
         "word-salad",
         "the tokens of every answer are shuffled",
         (COHERENCE,),
-        (SEPARATION, GENERATE, LOAD),
+        (SEPARATION, *ANSWERS),
         learned=True,
         inject=answering.shuffle_answer,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.config import Style
+from tests.sabotage import answering
 from tests.sabotage.answering import STALL_S
 from tests.sabotage.replacing import replace
 
@@ -93,6 +95,30 @@ def count_words() -> None:
         return {**fields, "tokens": len(fields["response"].split())} if "tokens" in fields else fields
 
     _with_bodies(change)
+
+
+def shuffle_words() -> None:
+    def change(fields: dict[str, Any]) -> dict[str, Any]:
+        if "response" not in fields:
+            return fields
+        words = fields["response"].split()
+        random.Random(len(words)).shuffle(words)
+        return {**fields, "response": " ".join(words)}
+
+    _with_bodies(change)
+
+
+def leave_adapter_out() -> None:
+    """In the process that serves, and nowhere else."""
+
+    def broken(load_trained: Any) -> Any:
+        def load(*arguments: Any, **keywords: Any) -> Any:
+            answering.leave_adapter_out()
+            return load_trained(*arguments, **keywords)
+
+        return load
+
+    replace("pipeline.service.loading:load_trained", broken)
 
 
 def _with_problems(change: Callable[[Any, int], None]) -> None:

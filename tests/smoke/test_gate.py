@@ -34,6 +34,7 @@ QUALITY_CRITERIA = {
     "style.consistency",
     "style.no_repetition",
     "style.coherence",
+    "deployment.served_answers",
 }
 
 
@@ -97,6 +98,6 @@ def test_without_a_gpu_the_golden_path_is_incomplete_and_says_so(tmp_path: Path)
         pytest.skip("this machine has a GPU")
     assert acceptance("-m", "gpu", "--acceptance-dir", str(tmp_path)) == 11
     found = results(tmp_path, "mistral-7b-v0.3")
-    assert len(found) == 16
+    assert len(found) == 17
     assert {result["outcome"] for result in found.values()} == {"NOT_RUN"}
     assert "no CUDA device" in found["training.completes"]["reason"]

@@ -24,13 +24,14 @@ from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
 from tests.acceptance import conftest as acceptance
 from tests.acceptance import (
+    crowd,
     measuring,
     test_coherence,
     test_deployment,
     test_endpoint,
     test_goldens,
+    test_served_answers,
     test_style,
-    test_under_load,
 )
 from tests.acceptance.client import TIMEOUT_S
 from tests.benchmarks import engine_agreement, overload, serving_load, serving_peers
@@ -40,11 +41,11 @@ from tests.unit.harness.conftest import Project
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-CRITERIA = (*DOCUMENTED.values(), test_coherence.COHERENCE)
+CRITERIA = (*DOCUMENTED.values(), test_coherence.COHERENCE, test_served_answers.SERVED_ANSWERS)
 MOST_LINES = 130
 """Of one page, empty lines not counted."""
-UNDER_LOAD_CLIENTS = test_under_load.CLIENT_COUNT
-UNDER_LOAD_QUESTIONS = len(test_under_load.QUESTIONS) * len(Style)
+UNDER_LOAD_CLIENTS = crowd.CLIENT_COUNT
+UNDER_LOAD_QUESTIONS = len(crowd.QUESTIONS) * len(Style)
 SAMPLE_SIZES = (24, 36, 48, 120, 240)
 
 

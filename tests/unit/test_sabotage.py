@@ -10,12 +10,13 @@ import pytest
 
 from harness.documented import DOCUMENTED
 from tests.acceptance.test_coherence import COHERENCE
+from tests.acceptance.test_served_answers import SERVED_ANSWERS
 from tests.sabotage.faults import FAULTS
 from tests.sabotage.matrix import judged_bounds, with_older
 from tests.sabotage.picture import draw, summarise, to_markdown
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sabotage"
-CRITERIA = {*DOCUMENTED, COHERENCE.id}
+CRITERIA = (*DOCUMENTED.values(), COHERENCE, SERVED_ANSWERS)
 
 
 @pytest.fixture
@@ -37,14 +38,14 @@ def trial(name: str, outcome: str, decision: str) -> dict[str, Any]:
 
 
 def test_every_criterion_has_a_fault_of_its_own() -> None:
-    assert {id_ for fault in FAULTS.values() for id_ in fault.catches} == CRITERIA
+    assert {id_ for fault in FAULTS.values() for id_ in fault.catches} == {c.id for c in CRITERIA}
     assert len(FAULTS) >= 24
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_each_fault_breaks_one_thing_and_names_known_criteria(fault: Any) -> None:
     assert (fault.inject is None) != (fault.damage is None)
-    assert set(fault.catches) | set(fault.may_follow) <= CRITERIA
+    assert set(fault.catches) | set(fault.may_follow) <= {c.id for c in CRITERIA}
     assert not (fault.trains and fault.damage)
 
 
@@ -90,7 +91,7 @@ def test_the_committed_matrix_is_drawn_from_its_figures(matrix: dict[str, Any]) 
 
 
 def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, Any]) -> None:
-    today = {c.id: {bound.measure: bound.limit for bound in c.bounds} for c in (*DOCUMENTED.values(), COHERENCE)}
+    today = {c.id: {bound.measure: bound.limit for bound in c.bounds} for c in CRITERIA}
     assert matrix["bounds"] == today
     for fault in matrix["faults"]:
         assert fault["catches"] == list(FAULTS[fault["name"]].catches)

@@ -1,0 +1,106 @@
+"""Many clients at once, each asking again what was refused, while `/health` is asked, too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import requests
+
+from pipeline.config import Style
+from tests.acceptance.client import Client, Reply
+from tests.acceptance.measuring import is_valid_answer
+
+CLIENT_COUNT = 8
+PATIENCE_S = 300.0
+"""A question that is still refused after so long stays without an answer."""
+HEALTH_PERIOD_S = 0.25
+QUESTIONS = (
+    "What is caching?",
+    "What is a sonnet?",
+    "What causes thunder and lightning?",
+    "Explain what DNA does in a living cell.",
+    "Why is voting important in a democracy?",
+    "How do whales communicate with each other?",
+    "How does a firewall protect a network?",
+    "What is asthma?",
+    "What is a geyser?",
+    "Why do helium balloons rise?",
+    "How does a rainbow form?",
+    "How do penguins keep warm?",
+)
+"""Held-out questions with a subject that an answer names, so that an answer to another one shows."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question in one style, and every reply to it until it was answered."""
+
+    question: str
+    style: Style
+    replies: Sequence[Reply]
+
+    @property
+    def answer(self) -> Reply:
+        """The last reply."""
+        return self.replies[-1]
+
+    @property
+    def refusals(self) -> Sequence[Reply]:
+        """Those that asked to come back later."""
+        return [reply for reply in self.replies if reply.status == 503]
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What many clients at once were told.
+
+    Attributes:
+        asked: Every question in every style.
+        checks: What `/health` said meanwhile.
+        duration_s: Seconds from the first question to the last answer.
+    """
+
+    asked: Sequence[Asked]
+    checks: Sequence[Reply]
+    duration_s: float
+
+    @property
+    def answered(self) -> Sequence[Asked]:
+        """Those with a valid answer in the end."""
+        return [one for one in self.asked if is_valid_answer(one.answer, one.style)]
+
+
+def send_crowd(client: Client) -> Crowd:
+    """Let all clients ask until every question is answered, or given up."""
+    over = threading.Event()
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(CLIENT_COUNT + 1) as pool:
+        health = pool.submit(client.watch_health, over, HEALTH_PERIOD_S)
+        every = [pool.submit(ask, client, question, style) for question in QUESTIONS for style in Style]
+        asked = [one.result() for one in every]
+        over.set()
+        checks = health.result()
+    return Crowd(asked, checks, time.perf_counter() - started_s)
+
+
+def ask(client: Client, question: str, style: Style) -> Asked:
+    """Ask until the server no longer puts it off."""
+    replies, given_up_s = [], time.monotonic() + PATIENCE_S
+    while True:
+        replies.append(reply := _generate(client, question, style))
+        wait_s = max(1, reply.retry_after_s or 1)
+        if reply.status != 503 or time.monotonic() + wait_s > given_up_s:
+            return Asked(question, style, replies)
+        time.sleep(wait_s)  # as a client that is told to come back later
+
+
+def _generate(client: Client, question: str, style: Style) -> Reply:
+    started_s = time.perf_counter()
+    try:
+        return client.generate(question, style)
+    except requests.RequestException:  # no answer at all is a reply that is wrong
+        return Reply(0, {}, time.perf_counter() - started_s)
