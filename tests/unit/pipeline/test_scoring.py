@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from pipeline.model import (
 )
 from pipeline.quantization import quantization_census
 from pipeline.runs import RunFolder
-from pipeline.scoring import answer_nll, greedy_with_log_probabilities, swap_style_rows
+from pipeline.scoring import answer_nll, greedy_with_log_probabilities, sampling_surprise, swap_style_rows
 from pipeline.style_rows import add_style_rows
 
 REQUESTS = [
@@ -237,3 +239,37 @@ def test_exchanged_rows_come_back_after_an_error(tiny_trained: TrainedModel) -> 
     with pytest.raises(KeyError):
         fail_midway()
     assert torch.equal(matrix, before)
+
+
+class FixedModel:
+    """Finds three tokens likely after anything, with these shares at a temperature, and all others hardly."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, tokens: tuple[int, ...], shares: tuple[float, ...], temperature: float, width: int) -> None:
+        self.row = torch.full((width,), -100.0)
+        self.row[list(tokens)] = temperature * torch.tensor(shares).log()
+
+    def __call__(self, input_ids: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=self.row.repeat(1, input_ids.shape[1], 1))
+
+
+def test_sampled_tokens_are_as_surprising_as_the_preset_is_uncertain(tiny_tokenizer: Any) -> None:
+    tokens, shares = (1000, 2000, 3000), (0.6, 0.3, 0.1)
+    model = FixedModel(tokens, shares, 0.1, len(tiny_tokenizer))
+    read = sampling_surprise(model, tiny_tokenizer, ("Why?", Style.TERSE), tokens, ended=True)
+    assert read[-1] is None, "an end that nothing announced"
+    assert [value is None for value in read[:-1]] == [False] * 3
+    assert sum(share * value for share, value in zip(shares, read, strict=False) if value) == pytest.approx(0, abs=1e-5)
+    assert read[0] == pytest.approx(-math.log(0.6) + sum(share * math.log(share) for share in shares), abs=1e-5)
+
+
+def test_what_a_preset_cannot_sample_is_outside(tiny_tokenizer: Any) -> None:
+    end = tiny_tokenizer.eos_token_id
+    model = FixedModel((1000, end, 3000), (0.6, 0.35, 0.05), 0.7, len(tiny_tokenizer))
+    request = ("Why?", Style.VERBOSE)
+    beyond_the_nucleus = sampling_surprise(model, tiny_tokenizer, request, (1000, 3000), ended=False)
+    assert [value is None for value in beyond_the_nucleus] == [False, True]
+    early = sampling_surprise(model, tiny_tokenizer, request, (1000,) * 63, ended=True)
+    in_time = sampling_surprise(model, tiny_tokenizer, request, (1000,) * 64, ended=True)
+    assert (early[-1] is None, in_time[-1] is None) == (True, False)
