@@ -98,3 +98,11 @@ def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, 
         assert fault["git_dirty"] is False
         assert fault["caught"], fault["name"]
         assert not fault["unexpected"], fault["name"]
+
+
+@pytest.mark.parametrize("name", ["served-word-salad", "served-base"])
+def test_only_reading_them_again_shows_that_a_servers_answers_are_not_the_models(
+    matrix: dict[str, Any], name: str
+) -> None:
+    (found,) = [fault["outcomes"] for fault in matrix["faults"] if fault["name"] == name]
+    assert {id_ for id_, outcome in found.items() if outcome != "PASS"} == {SERVED_ANSWERS.id}
