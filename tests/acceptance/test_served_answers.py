@@ -6,10 +6,11 @@ the answers once more with the judged model, so a server that answers nonsense, 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from scipy.stats import binom
 
 from harness.criteria import Bound, Criterion, Need
 from harness.measured import Measured
@@ -23,25 +24,26 @@ SERVED_ANSWERS = Criterion(
     "deployment.served_answers",
     "The server answers as the judged model does",
     (Bound("answer_count", ">=", 20, "answers"), Bound("foreign_answer_count", "==", 0, "answers")),
-    "project; foreign: read once more by the judged model, more than a tenth of the answer's tokens lie outside the"
-    " nucleus of the style's preset (Holtzman et al. 2020), so that they cannot have been sampled from it",
+    "project; foreign: read once more by the judged model, more of the answer's tokens lie outside the nucleus of the"
+    " style's preset (Holtzman et al. 2020) than rounding at its edge explains: less than once in a million answers if"
+    " it puts 1 token in 100 there (binomial)",
     needs=(Need.MODEL, Need.LEARNED_WEIGHTS),
 )
-LARGEST_FOREIGN_SHARE = 0.1
-"""Rounding moves the nucleus' edge: of the engines' tokens at most 1 in 100 lay outside (`make engine-agreement`)."""
+ROUNDED_OUT_SHARE = 0.01
+"""Of the engines' own tokens at most so many lay outside (`make engine-agreement`)."""
+CHANCE = 1e-6
+"""How likely an answer of the judged model may be called foreign."""
 
 
 @pytest.mark.criterion(SERVED_ANSWERS)
 def test_served_answers(measured: Measured, crowd: Crowd, trained: TrainedModel) -> None:
     read = [surprises(trained, one) for one in crowd.answered]
-    shares = [foreign_share(tokens) for tokens in read]
-    every = [surprise for tokens in read for surprise in tokens]
+    tokens, outside = sum(map(len, read)), sum(surprise.count(None) for surprise in read)
     measured.record(
         answer_count=len(read),
-        foreign_answer_count=sum(share > LARGEST_FOREIGN_SHARE for share in shares),
-        foreign_token_share=foreign_share(every),
-        foreign_token_share_max=max(shares, default=math.nan),
-        token_count=len(every),
+        foreign_answer_count=sum(map(is_foreign, read)),
+        token_count=tokens,
+        outside_token_count=outside,
     )
 
 
@@ -53,6 +55,6 @@ def surprises(trained: TrainedModel, one: Asked) -> list[float | None]:
     return sampling_surprise(trained.model, trained.tokenizer, (one.question, one.style), ids, ended=ended)
 
 
-def foreign_share(surprise: list[float | None]) -> float:
-    """Share of tokens that the judged model could not have sampled; an answer without a token is nobody's."""
-    return surprise.count(None) / len(surprise) if surprise else 1.0
+def is_foreign(surprise: Sequence[float | None]) -> bool:
+    """Whether too many tokens of an answer cannot have been sampled; one without a token is nobody's."""
+    return not surprise or bool(binom.sf(surprise.count(None) - 1, len(surprise), ROUNDED_OUT_SHARE) < CHANCE)

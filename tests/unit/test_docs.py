@@ -172,7 +172,6 @@ def test_no_section_is_about_an_unknown_criterion() -> None:
         ("criteria.md", f"{len(test_deployment.MALFORMED)} malformed requests"),
         ("criteria.md", f"{UNDER_LOAD_CLIENTS} clients ask {UNDER_LOAD_QUESTIONS} held-out questions"),
         ("criteria.md", f"reads the {UNDER_LOAD_QUESTIONS} answers of"),
-        ("criteria.md", f"more than 1 in {1 / test_served_answers.LARGEST_FOREIGN_SHARE:.0f} tokens"),
         ("verdicts.md", f"{UNDER_LOAD_QUESTIONS} questions from {UNDER_LOAD_CLIENTS} clients"),
         ("verdicts.md", f"{test_endpoint.QUESTION_COUNT} held-out questions in each style"),
         ("verdicts.md", f"{len(test_deployment.MALFORMED)} malformed requests"),
