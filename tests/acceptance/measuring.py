@@ -20,6 +20,9 @@ LOOPING_SEQ_REP_4 = 0.44
 """Mean seq-rep-4 of a language model decoded greedily (Welleck et al. 2020); such an answer is a loop."""
 LONG_REPEAT_TOKENS = 32
 """A whole TERSE answer at the preset's cap; a span this long said twice is a long repeat."""
+ROUNDED_OUT_SHARE = 0.01
+"""Share of sampled tokens that may lie outside the nucleus as it is found when they are read again: rounding moves its
+edge. `make engine-agreement` holds the engines to it."""
 
 Lengths = Mapping[Style, Sequence[int]]
 """Token counts of the answers to the same questions in the same order, by style."""

@@ -7,7 +7,6 @@ the answers once more with the judged model, so a server that answers nonsense, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from scipy.stats import binom
@@ -18,7 +17,7 @@ from pipeline.config import GENERATION_PRESETS
 from pipeline.model import TrainedModel
 from pipeline.scoring import sampling_surprise
 from tests.acceptance.crowd import Asked, Crowd
-from tests.acceptance.measuring import response_ids
+from tests.acceptance.measuring import ROUNDED_OUT_SHARE, response_ids
 
 SERVED_ANSWERS = Criterion(
     "deployment.served_answers",
@@ -29,8 +28,6 @@ SERVED_ANSWERS = Criterion(
     " it puts 1 token in 100 there (binomial)",
     needs=(Need.MODEL, Need.LEARNED_WEIGHTS),
 )
-ROUNDED_OUT_SHARE = 0.01
-"""Of the engines' own tokens at most so many lay outside (`make engine-agreement`)."""
 CHANCE = 1e-6
 """How likely an answer of the judged model may be called foreign."""
 
@@ -49,7 +46,7 @@ def test_served_answers(measured: Measured, crowd: Crowd, trained: TrainedModel)
 
 def surprises(trained: TrainedModel, one: Asked) -> list[float | None]:
     """Of each token of an answer, its end too where it was not cut."""
-    body: dict[str, Any] = one.answer.body
+    body = one.answer.body
     ended = body["tokens"] < GENERATION_PRESETS[one.style].max_new_tokens
     ids = response_ids(trained.tokenizer, body)
     return sampling_surprise(trained.model, trained.tokenizer, (one.question, one.style), ids, ended=ended)

@@ -28,6 +28,7 @@ from pipeline.data.formats import read_questions
 from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.runs import RunFolder
+from tests.acceptance.measuring import ROUNDED_OUT_SHARE
 from tests.benchmarks.serving_load import PATIENCE_S
 
 apply_environment()  # before torch is imported
@@ -38,8 +39,6 @@ GAP_LIMIT_NATS = 0.5
 """Largest gap of a token; logits of 16 to 32 in bfloat16 stand 0.125 apart, so four steps. Set before the first run."""
 EXCESS_LIMIT_ERRORS = 3.0
 """Sampled answers are as surprising as the model's own entropy at each token, within so many standard errors."""
-OUTSIDE_LIMIT = 0.01
-"""Share of sampled tokens that may lie outside the nucleus as it is found when read again: its edge moves, too."""
 REFERENCE = "generate()"
 CONTINUOUS = ("continuous, one at a time", f"continuous, {AT_ONCE} at once")
 
@@ -129,10 +128,12 @@ def describe(
     trained: Any, requests: Sequence[Request], greedy: Sequence[Answer], sampled: Sequence[Answer]
 ) -> dict[str, Any]:
     """What the model makes of answers that were chosen greedily, and of answers that its styles' presets sampled."""
+    from pipeline.scoring import sampling_surprise
+
     gaps = [gap for request, answer in zip(requests, greedy, strict=True) for gap in _gaps(trained, request, answer)]
     surprises: dict[Style, list[list[float | None]]] = {style: [] for style in Style}
-    for request, answer in zip(requests, sampled, strict=True):
-        surprises[request[1]].append(_surprises(trained, request, answer))
+    for request, (ids, ended) in zip(requests, sampled, strict=True):
+        surprises[request[1]].append(sampling_surprise(trained.model, trained.tokenizer, request, ids, ended=ended))
     return {
         "token_ids": [list(ids) for ids, _ in greedy],
         "tokens": len(gaps),
@@ -168,12 +169,6 @@ def _gaps(trained: Any, request: Request, answer: Answer) -> list[float]:
     return gaps
 
 
-def _surprises(trained: Any, request: Request, answer: Answer) -> list[float | None]:
-    from pipeline.scoring import sampling_surprise
-
-    return sampling_surprise(trained.model, trained.tokenizer, request, answer[0], ended=answer[1])
-
-
 def disagreements(ways: Mapping[str, Any]) -> list[str]:
     """Where the continuous engine answers otherwise than the limits allow; empty if nowhere."""
     found = []
@@ -183,7 +178,7 @@ def disagreements(ways: Mapping[str, Any]) -> list[str]:
         for style, drawn in ways[name]["sampled"].items():
             if not abs(drawn["excess_nats"]) <= EXCESS_LIMIT_ERRORS * drawn["standard_error_nats"]:
                 found.append(f"{name}: sampled {style} tokens are off by {_with_error(drawn)}")
-            if not drawn["outside"] <= OUTSIDE_LIMIT * drawn["tokens"]:
+            if not drawn["outside"] <= ROUNDED_OUT_SHARE * drawn["tokens"]:
                 found.append(f"{name}: {drawn['outside']} of {drawn['tokens']} {style} tokens outside the nucleus")
     return found
 

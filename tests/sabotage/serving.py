@@ -13,7 +13,6 @@ from typing import Any
 
 from pipeline.config import Style
 from tests.sabotage import answering
-from tests.sabotage.answering import STALL_S
 from tests.sabotage.replacing import replace
 
 BUSY = 6
@@ -50,7 +49,7 @@ def break_when_busy() -> None:
 
 
 def starve_when_busy() -> None:
-    _when_busy(lambda: time.sleep(STALL_S))
+    _when_busy(lambda: time.sleep(answering.STALL_S))
 
 
 def slow_health() -> None:
@@ -98,14 +97,12 @@ def count_words() -> None:
 
 
 def shuffle_words() -> None:
-    def change(fields: dict[str, Any]) -> dict[str, Any]:
-        if "response" not in fields:
-            return fields
-        words = fields["response"].split()
+    def shuffled(text: str) -> str:
+        words = text.split()
         random.Random(len(words)).shuffle(words)
-        return {**fields, "response": " ".join(words)}
+        return " ".join(words)
 
-    _with_bodies(change)
+    _with_bodies(lambda fields: {n: shuffled(value) if n == "response" else value for n, value in fields.items()})
 
 
 def leave_adapter_out() -> None:

@@ -30,18 +30,17 @@ from tests.acceptance import (
     test_deployment,
     test_endpoint,
     test_goldens,
-    test_served_answers,
     test_style,
 )
 from tests.acceptance.client import TIMEOUT_S
 from tests.benchmarks import engine_agreement, overload, serving_load, serving_peers
 from tests.sabotage.picture import SYMBOLS
+from tests.unit.criteria import CRITERIA
 from tests.unit.harness.conftest import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-CRITERIA = (*DOCUMENTED.values(), test_coherence.COHERENCE, test_served_answers.SERVED_ANSWERS)
 MOST_LINES = 130
 """Of one page, empty lines not counted."""
 UNDER_LOAD_CLIENTS = crowd.CLIENT_COUNT

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from harness.documented import DOCUMENTED
-from tests.acceptance.test_coherence import COHERENCE
 from tests.acceptance.test_served_answers import SERVED_ANSWERS
 from tests.sabotage.faults import FAULTS
 from tests.sabotage.matrix import judged_bounds, with_older
 from tests.sabotage.picture import draw, summarise, to_markdown
+from tests.unit.criteria import CRITERIA
 
 FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sabotage"
-CRITERIA = (*DOCUMENTED.values(), COHERENCE, SERVED_ANSWERS)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.runs import RunFolder
 from tests.benchmarks import engine_agreement, serving_load
 from tests.gpu.memory import CASES
 from tests.gpu.summary import measured_rows, memory_rows, read_folder, to_markdown
@@ -73,12 +74,12 @@ def test_the_recorded_blocks_add_up_to_the_peak(found: dict[str, Any], preset: s
 
 @pytest.mark.parametrize("preset", ["golden", "lean"])
 def test_the_committed_run_is_the_judged_one(found: dict[str, Any], preset: str) -> None:
-    run = json.loads((FOLDER / preset / "run.json").read_text(encoding="utf-8"))
+    folder = RunFolder(FOLDER / preset)
+    run = folder.read_record()
     (subject,) = found[f"accept-{preset}"]["subjects"]
     measured = {criterion["id"]: criterion["measurements"] for criterion in subject["criteria"]}
     assert run["examples_per_s"] == measured["training.duration"]["examples_per_s"]
-    rows = (FOLDER / preset / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(rows) == run["completed_steps"] == measured["training.completes"]["step_count"]
+    assert len(folder.read_metrics()) == run["completed_steps"] == measured["training.completes"]["step_count"]
 
 
 def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> None:
@@ -99,15 +100,14 @@ def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> Non
 
 def test_the_recorded_losses_are_those_of_the_accepted_run() -> None:
     (golden,) = (SMALL.parent).glob("nvidia-*-lean/test_goldens/test_loss_of_every_step_*.json")
-    rows = (SMALL / "lean" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [json.loads(row)["loss"] for row in rows]
+    losses = [row["loss"] for row in RunFolder(SMALL / "lean").read_metrics()]
     assert json.loads(golden.read_text(encoding="utf-8"))["value"] == losses
     assert f"loss of all {len(losses)} steps" in PROSE
 
 
 def test_the_page_says_how_far_the_cut_run_came() -> None:
-    rows = [json.loads(row) for row in (FOLDER / "cut" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    planned = json.loads((FOLDER / "cut" / "run.json").read_text(encoding="utf-8"))["planned_steps"]
+    run = RunFolder(FOLDER / "cut")
+    rows, planned = run.read_metrics(), run.read_record()["planned_steps"]
     last = rows[-1]
     text = " ".join(PAGE.split())
     assert f"after {last['step']} of {planned} steps and {last['elapsed_s']:.0f} s" in text
@@ -136,7 +136,7 @@ def test_the_page_says_how_a_gpu_holds_under_load() -> None:
         latency_s: float = load["measurements"]["answer_latency_max_s"]
         return latency_s
 
-    run = json.loads((FOLDER / "under-load" / "run.json").read_text(encoding="utf-8"))
+    run = RunFolder(FOLDER / "under-load").read_record()
     assert f"1,600 examples at {run['examples_per_s']:.2f} examples/s: the slowest" in PROSE
     assert f"the slowest answer took {slowest_s(FOLDER / 'under-load'):.2f} s" in PROSE
     assert (
@@ -157,11 +157,9 @@ def test_the_tables_of_serving_are_those_of_the_files() -> None:
 
 def test_a_sharded_run_is_that_of_one_gpu() -> None:
     folder = ROOT / "golden" / "tiny-mistral" / "fsdp"
-    runs = {path.name: json.loads((path / "run.json").read_text(encoding="utf-8")) for path in folder.iterdir()}
-    rows = {
-        name: [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        for name in runs
-    }
+    folders = {path.name: RunFolder(path) for path in folder.iterdir()}
+    runs = {name: run.read_record() for name, run in folders.items()}
+    rows = {name: run.read_metrics() for name, run in folders.items()}
     pairs = list(zip(rows["one"], rows["sharded"], strict=True))
     page = (ROOT / "docs" / "fsdp.md").read_text(encoding="utf-8")
     assert f"to {max(abs(one['loss'] - many['loss']) for one, many in pairs):.1e}".replace("e-0", "e-") in page
