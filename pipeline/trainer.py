@@ -94,7 +94,8 @@ class StepRecordingTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save_adapter(self.model, Path(output_dir or self.args.output_dir))
+        if self.args.should_save:  # transformers 5 asks every process
+            save_adapter(self.model, Path(output_dir or self.args.output_dir))
 
     def _save_rng_state(self, output_dir: str) -> None:
         wait_for_processes()  # until the first one has put the checkpoint's folder in its place

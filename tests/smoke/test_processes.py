@@ -20,20 +20,27 @@ from pipeline.errors import PipelineError
 from pipeline.model import load_trained
 from pipeline.processes import SHARDING, accumulation_per_process, require_same_sharding, require_shardable
 from pipeline.runs import RunFolder
-from tests.smoke.sharded import STOP
+from tests.smoke.together import STOP
 from tests.support import VERBOSITY
 
 TRAIN = ("train", "--target", "tiny-mistral", "--max-examples", "32")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", "docs/fsdp.yaml")
-SHARDED = (*ACCELERATE, "-m", "tests.smoke.sharded")
+TOGETHER = ("-m", "tests.smoke.together")
 
 
 def trained(command: list[str], output: Path) -> str:
     finished = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("trained 2 steps") == 1
     return finished.stdout
+
+
+def stopped_at_step_1(command: list[str], run: RunFolder) -> str:
+    to_stop = [*command, "--output", str(run.path)]
+    stopped = subprocess.run(to_stop, env={**os.environ, STOP: "1"}, capture_output=True, text=True, check=False)
+    assert run.read_record()["status"] == "stopped", stopped.stderr
+    return stopped.stdout
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +72,28 @@ def test_two_processes_train_what_one_trains(one: RunFolder, tmp_path: Path) -> 
     assert_trained_alike(one, two)
 
 
+def test_two_processes_stopped_and_started_again_write_each_checkpoint_once_and_train_what_one_trains(
+    one: RunFolder, tmp_path: Path
+) -> None:
+    two = RunFolder(tmp_path / "two")
+    command = [*LAUNCHER, *TOGETHER, *TRAIN]
+    assert stopped_at_step_1(command, two).count("saved checkpoint-1") == 1
+    assert trained(command, two.path).count("saved checkpoint-2") == 1
+    assert two.read_record()["resumed_from"] == "checkpoint-1"
+    assert_trained_alike(one, two)
+
+
 @pytest.mark.skipif(not SHARDS_FOUR_BIT, reason="this accelerate is refused, as another test shows")
 def test_a_sharded_model_stopped_and_taken_up_again_trains_what_one_process_trains(
     one: RunFolder, tmp_path: Path
 ) -> None:
     two = RunFolder(tmp_path / "two")
-    command = [*SHARDED, *TRAIN, "--output", str(two.path)]
-    stopped = subprocess.run(command, env={**os.environ, STOP: "1"}, capture_output=True, text=True, check=False)
-    assert two.read_record()["status"] == "stopped", stopped.stderr[-2000:]
+    command = [*ACCELERATE, *TOGETHER, *TRAIN]
+    stopped_at_step_1(command, two)
     whole = subprocess.run([*VERBOSITY, *TRAIN, "--output", str(two.path)], capture_output=True, text=True, check=False)
     assert whole.returncode == 1
     assert "checkpoint-1: made with FSDP; start as before" in whole.stderr
-    printed = trained([*SHARDED, *TRAIN], two.path)
+    printed = trained(command, two.path)
     assert two.read_record()["resumed_from"] == "checkpoint-1"
     assert_trained_alike(one, two)
     shares = [int(kept) / int(whole) for kept, whole in re.findall(r"kept (\d+) of (\d+) bytes", printed)]
