@@ -70,7 +70,8 @@ class ContinuousEngine:
         in_passing_thread(self._manager.warmup)()
         config = self._manager.continuous_batching_config
         self._limit_tokens = min(config.num_blocks * config.page_size, model.config.max_position_embeddings)
-        self._manager.start()
+        # A thread is a daemon if the one that starts it is; otherwise a step that hangs would keep the process alive.
+        in_passing_thread(self._manager.start)()
         # Results are lost or delayed when two threads read them.
         self._dispatcher = threading.Thread(target=self._dispatch, name="continuous-engine", daemon=True)
         self._dispatcher.start()
@@ -111,7 +112,8 @@ class ContinuousEngine:
         self._admission.close(drain_s)
         if self._manager.batch_processor is not None:  # not stopped yet; a dead one, too, gives the model back
             self._manager.stop(timeout=STOP_LIMIT_S, hard_stop=True)
-        self._dispatcher.join(STOP_LIMIT_S)
+        if not self._manager.is_running():  # a step that hangs keeps it running, and the dispatcher with it
+            self._dispatcher.join(STOP_LIMIT_S)
 
     def _left(self, ticket: Ticket) -> None:
         identifier = self._ids.pop(ticket, None)

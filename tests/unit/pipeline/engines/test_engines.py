@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +24,8 @@ from pipeline.engines.selection import default_engine
 from pipeline.errors import PipelineError
 from pipeline.generate import Generation, generate_with_style
 from pipeline.model import LoadedModel
-from tests.unit.pipeline.engines.conftest import OpenEngine, until
+from pipeline.runs import RunFolder
+from tests.unit.pipeline.engines.conftest import OpenEngine, needs_continuous_batching, until
 
 GREEDY = GenerationConfig(max_new_tokens=24)
 ENDLESS = GenerationConfig(min_new_tokens=4000, max_new_tokens=4000)
@@ -190,3 +193,10 @@ def test_what_would_be_late_is_refused_but_with_nobody_in_flight_it_may_try(engi
 
 def test_the_default_is_the_fastest_that_the_versions_have() -> None:
     assert default_engine() == ("continuous" if TRANSFORMERS_5 else "serial")
+
+
+@pytest.mark.parametrize("name", ["serial", pytest.param("continuous", marks=needs_continuous_batching)])
+def test_a_step_that_never_ends_does_not_keep_the_process_from_ending(name: str, tiny_run: RunFolder) -> None:
+    command = [sys.executable, "-m", "tests.unit.pipeline.engines.hung", str(tiny_run.path), name]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (finished.returncode, finished.stdout.splitlines()[-1]) == (0, "closed"), finished.stderr
