@@ -52,6 +52,16 @@ def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
 
 
+def load_to_numbered_cpus() -> None:
+    """Let ``torch.load`` map to ``cpu:0`` (so accelerate calls a process's CPU, and transformers 4.54 maps to it)."""
+
+    def load(storage: Any, location: str) -> Any:
+        return storage if location == "cpu:0" else None
+
+    if not TRANSFORMERS_5:
+        torch.serialization.register_package(1000, lambda storage: None, load)
+
+
 def batches_continuously() -> bool:
     """Whether transformers decodes many answers at once in a way that can be guarded."""
     return TRANSFORMERS_5

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
-from pipeline.compat import checkpointing_arguments, warmup_arguments
+from pipeline.compat import checkpointing_arguments, load_to_numbered_cpus, warmup_arguments
 from pipeline.config import Preset, Target
 from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
 from pipeline.data.store import tokenised
@@ -209,6 +209,7 @@ def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, 
     checkpoint = job.checkpoints.last_checkpoint()
     if checkpoint:
         require_same_sharding(checkpoint)
+        load_to_numbered_cpus()
     step = checkpoint_step(checkpoint) if checkpoint else 0
     earlier_s = run.keep_metrics_until(step)
     trainer.add_callback(StepMetrics(run, trainer, device, earlier_s))
