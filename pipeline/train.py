@@ -16,12 +16,13 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from pipeline.compat import checkpointing_arguments, load_to_numbered_cpus, warmup_arguments
-from pipeline.config import Preset, Target
+from pipeline.config import GIB, Preset, Target
 from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
 from pipeline.data.store import tokenised
 from pipeline.environment import environment_values
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest, write_text
+from pipeline.gpus import resident_bytes
 from pipeline.lean import share_inputs, use_answer_loss
 from pipeline.model import (
     attach_adapter,
@@ -101,7 +102,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
         if not is_sharded():  # the plan is one of a whole model
             warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
         settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
-        run.update(**job.identity, **settings, status="running")
+        before = {"rss_before_load_gib": resident_bytes() / GIB}  # differs by half a GiB between builds of torch
+        run.update(**job.identity, **settings, **before, status="running")
         try:
             run.update(**_train(job), status="completed", reason=None)
         except BaseException as error:
