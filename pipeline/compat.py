@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import accelerate
@@ -52,8 +53,9 @@ def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
 
 
+@functools.cache  # torch does not take the same twice
 def load_to_numbered_cpus() -> None:
-    """Let ``torch.load`` map to ``cpu:0`` (so accelerate calls a process's CPU, and transformers 4.54 maps to it)."""
+    """Let tensors be loaded to ``cpu:0``, as accelerate calls a process's CPU and transformers 4.54 asks for."""
 
     def load(storage: Any, location: str) -> Any:
         return storage if location == "cpu:0" else None
