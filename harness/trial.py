@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.criteria import Criterion
-from harness.measured import Measured
+from harness.recorder import Measured
 from harness.statistics import Proportion
 from harness.verdict import NOT_REACHED, RANDOM_WEIGHTS, CriterionResult, Outcome, Subject, judge, worst
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from harness.criteria import Bound, BoundState, Criterion, Need
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 
 NOT_REACHED = "not selected or not reached"
 RANDOM_WEIGHTS = "random weights cannot show this"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-GOLDEN_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+GOLDEN_VARIABLES: Mapping[str, str] = MappingProxyType(
     {
         "CUDA_VISIBLE_DEVICES": "0",
         "ACCELERATE_USE_DEEPSPEED": "0",
@@ -18,7 +18,7 @@ GOLDEN_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 """Environment variables of the golden document; the commands set them before torch is imported."""
 
-PROJECT_ENVIRONMENT: Mapping[str, str] = MappingProxyType({"HF_HUB_OFFLINE": "1", "THP_MEM_ALLOC_ENABLE": "1"})
+PROJECT_VARIABLES: Mapping[str, str] = MappingProxyType({"HF_HUB_OFFLINE": "1", "THP_MEM_ALLOC_ENABLE": "1"})
 """The project's own: nothing is fetched at run time, and huge pages make single answers on a CPU a quarter faster."""
 
 
@@ -27,7 +27,7 @@ def wanted_environment() -> Mapping[str, str]:
 
     A process that a launcher started keeps its view of the GPUs, of which it takes the one with its own number.
     """
-    wanted = {**GOLDEN_ENVIRONMENT, **PROJECT_ENVIRONMENT}
+    wanted = {**GOLDEN_VARIABLES, **PROJECT_VARIABLES}
     if "LOCAL_RANK" in os.environ:
         del wanted["CUDA_VISIBLE_DEVICES"]
     if not torch_is_installed():

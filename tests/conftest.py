@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 from tests.support import TINY, tiny_request
 
 if TYPE_CHECKING:
-    from pipeline.model import TrainedModel
+    from pipeline.model.loading import TrainedModel
 
 
 @pytest.fixture(scope="session")
 def tiny_folder() -> Path:
-    from pipeline.targets import base_model_folder
+    from pipeline.model.base_models import base_model_folder
 
     return base_model_folder(TINY)
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_folder: Path) -> Any:
-    from pipeline.tokenizer import load_tokenizer
+    from pipeline.model.tokenizer import load_tokenizer
 
     return load_tokenizer(tiny_folder, TINY)
 
@@ -34,7 +34,7 @@ def tiny_tokenizer(tiny_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Four optimizer steps of four short examples each."""
-    from pipeline.train import train
+    from pipeline.training.train import train
 
     output = tmp_path_factory.mktemp("tiny") / "run"
     train(tiny_request(output, accumulation_steps=1))
@@ -43,6 +43,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="session")
 def tiny_trained(tiny_run: RunFolder) -> TrainedModel:
-    from pipeline.model import load_trained
+    from pipeline.model.loading import load_trained
 
     return load_trained(tiny_run)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.config import TARGETS, GenerationConfig, Style, resolve_preset
 from pipeline.files import TRAINING_DATA
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from pipeline.generate import Generation
-    from pipeline.model import LoadedModel
-    from pipeline.train import TrainingRequest
+    from pipeline.generation.generate import Generation
+    from pipeline.model.loading import LoadedModel
+    from pipeline.training.train import TrainingRequest
 
 ANNOUNCEMENT = "listening on "
 VERBOSITY = [sys.executable, "-m", "pipeline.cli"]
@@ -28,7 +28,7 @@ TINY = TARGETS["tiny-mistral"]
 
 def tiny_request(output: Path, preset: str = "lean", **overrides: Any) -> TrainingRequest:
     """A run on the tiny target over the first few shipped examples."""
-    from pipeline.train import TrainingRequest
+    from pipeline.training.train import TrainingRequest
 
     resolved = resolve_preset(preset, TINY, **{"max_examples": 16, **overrides})
     return TrainingRequest(TINY, resolved, TRAINING_DATA, output, "cpu")
@@ -81,8 +81,8 @@ class Counterfactuals:
 
 
 def greedy_record(model: LoadedModel, question: str, style: Style, config: GenerationConfig) -> dict[str, Any]:
-    """A greedy answer as `harness.golden.compare` takes it, with the likeliest tokens of every step."""
-    from pipeline.scoring import greedy_with_log_probabilities
+    """A greedy answer as `harness.snapshots.compare` takes it, with the likeliest tokens of every step."""
+    from pipeline.generation.scoring import greedy_with_log_probabilities
 
     answer, likeliest = greedy_with_log_probabilities(model.model, model.tokenizer, question, style, config)
     return {

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report.compare_runs import Comparison, IncomparableRunsError, Kind, compare
+from harness.report.formatting import ABSENT
 from harness.report.schema import DocumentError, validate
 from harness.report.table import markdown, markdown_rows
-from harness.report.values import ABSENT
 
 DIFFERENCE_HEADERS = ("subject", "criterion", "what", "before", "after", "why", "p")
 

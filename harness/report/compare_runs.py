@@ -24,7 +24,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.report import samples
-from harness.report.values import flat_pairs, is_proportion, value_text
+from harness.report.formatting import flat_pairs, is_proportion, value_text
 
 SIGNIFICANCE = 0.05
 _TIMED_UNITS = ("s", "tokens/s", "examples/s")
@@ -56,7 +56,7 @@ class Difference:
 
     Attributes:
         kind: What it means.
-        subject: Name of the subject; empty for goldens of no subject.
+        subject: Name of the subject; empty for snapshots of no subject.
         criterion: Id of the criterion, or `identity` or `goldens`.
         name: Name of the measure or sample, `outcome`, a key of the identity, or a node id.
         before: Value in the first run, as text.
@@ -111,7 +111,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     for subject in after["subjects"]:
         comparer = _SubjectComparer(subject["name"], timed=obstacle is None, notes=notes)
         differences += comparer.compare(earlier[subject["name"]], subject)
-    differences += _goldens(before["goldens"], after["goldens"])
+    differences += _snapshots(before["goldens"], after["goldens"])
     return Comparison(tuple(notes), tuple(differences))
 
 
@@ -277,15 +277,15 @@ def _better_samples(sample: Mapping[str, Any], criterion: Mapping[str, Any]) -> 
     return signs.pop() if len(signs) == 1 else 0
 
 
-def _goldens(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> Iterator[Difference]:
-    earlier = {golden["nodeid"]: golden for golden in before}
-    later = {golden["nodeid"]: golden for golden in after}
+def _snapshots(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> Iterator[Difference]:
+    earlier = {snapshot["nodeid"]: snapshot for snapshot in before}
+    later = {snapshot["nodeid"]: snapshot for snapshot in after}
     for nodeid in dict.fromkeys([*later, *earlier]):
         first, second = (run[nodeid]["state"] if nodeid in run else _NOT_IN_RUN for run in (earlier, later))
         if first != second:
             kind = Kind.IMPROVEMENT if second == "MATCH" and first in ("DIFFERENT", "REFUSED") else Kind.CHANGE
             if first == "MATCH" and second in ("DIFFERENT", "REFUSED", "NO_GOLDEN"):
                 kind = Kind.REGRESSION
-            golden = later.get(nodeid) or earlier[nodeid]
-            detail = golden["detail"] if nodeid in later else ""
-            yield Difference(kind, golden["subject"] or "", "goldens", nodeid, first, second, detail)
+            snapshot = later.get(nodeid) or earlier[nodeid]
+            detail = snapshot["detail"] if nodeid in later else ""
+            yield Difference(kind, snapshot["subject"] or "", "goldens", nodeid, first, second, detail)

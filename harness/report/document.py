@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.criteria import Bound, BoundState, Criterion
-from harness.documented import DOCUMENTED, criteria_version
+from harness.documented_criteria import DOCUMENTED, criteria_version
 from harness.statistics import Proportion
 from harness.verdict import (
     NOT_REACHED,
@@ -66,7 +66,7 @@ class Judged:
 def build(
     judged: Sequence[Judged],
     unselected: Sequence[str],
-    goldens: Sequence[Mapping[str, object]],
+    snapshots: Sequence[Mapping[str, object]],
     provenance: Mapping[str, object],
     arguments: Sequence[str],
 ) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def build(
     Args:
         judged: The subjects with their results.
         unselected: Names of collected subjects of which no test was selected; they are not judged.
-        goldens: State of each golden that a test compared with.
+        snapshots: State of each snapshot that a test compared with.
         provenance: Origin of the results.
         arguments: pytest's arguments.
 
@@ -90,7 +90,7 @@ def build(
         "decision": str(decision),
         "subjects": subjects,
         "subjects_not_selected": list(unselected),
-        "goldens": [dict(golden) for golden in goldens],
+        "goldens": [dict(snapshot) for snapshot in snapshots],
         "criteria_version": criteria_version(),
         "provenance": finite(provenance),
         "pytest_arguments": list(arguments),

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.report.values import ABSENT, value_text
+from harness.report.formatting import ABSENT, value_text
 
 HEADERS = ("criterion", "threshold", "measured", "verdict")
 _REASON_COLUMNS = 44

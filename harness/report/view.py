@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.report.values import ABSENT, flat_pairs, margin_text, value_text
+from harness.report.formatting import ABSENT, flat_pairs, margin_text, value_text
 
 OUTCOMES = ("PASS", "FAIL", "UNDECIDED", "NOT_RUN", "NOT_APPLICABLE")
 _MEMORY_SUFFIXES = ("_gib", "_mib", "_bytes")
@@ -50,11 +50,11 @@ def identity_rows(subject: Mapping[str, Any]) -> list[tuple[str, str]]:
     return flat_pairs(subject["identity"])
 
 
-def golden_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return test, subject, state and detail of every golden."""
+def snapshot_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return test, subject, state and detail of every snapshot."""
     return [
-        (golden["nodeid"], golden["subject"] or ABSENT, golden["state"], golden["detail"])
-        for golden in document["goldens"]
+        (snapshot["nodeid"], snapshot["subject"] or ABSENT, snapshot["state"], snapshot["detail"])
+        for snapshot in document["goldens"]
     ]
 
 

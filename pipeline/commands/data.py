@@ -46,8 +46,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipeline.data.formats import find_sources, read_questions
     from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
     from pipeline.data.store import stream_with_progress
-    from pipeline.targets import planning_folder
-    from pipeline.tokenizer import load_tokenizer
+    from pipeline.model.base_models import planning_folder
+    from pipeline.model.tokenizer import load_tokenizer
 
     sources = find_sources(arguments.path)
     max_tokens = PRESETS["lean"].training.max_sequence_tokens

@@ -1,12 +1,22 @@
-"""``verbosity demo``."""
+"""``verbosity demo``: the main job on one machine, stage by stage: prepare, train, accept."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.commands import DEFAULT_TARGET, Command
-from pipeline.config import TARGETS, get_target
+from pipeline.config import TARGETS, Target, get_target, resolve_preset
+from pipeline.errors import PipelineError
+from pipeline.files import TRAINING_DATA
+from pipeline.model.base_models import base_model_folder
+from pipeline.run_folder import RunFolder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +27,44 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline.demo import run_demo
-
     return run_demo(get_target(arguments.target), arguments.output)
+
+
+def run_demo(target: Target, output: Path) -> int:
+    """Prepare, train and accept a target; returns the acceptance's exit status (0 only for ACCEPTED).
+
+    Raises:
+        PipelineError: The acceptance tests are not beside the package, as in an installed wheel.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "tests" / "acceptance").is_dir():
+        raise PipelineError("the demo needs the project's checkout with tests/acceptance; clone it and run make demo.")
+    output = output.resolve()
+    started = time.perf_counter()
+    with _stage(1, "prepare the base model (written once to the cache)"):
+        base_model_folder(target)
+    run = RunFolder(output / "run")
+    if run.record_file.exists() and run.read_record()["status"] == "completed":
+        shutil.rmtree(run.path)  # an unfinished run goes on; a finished one was another demo
+    with _stage(2, "load in 4-bit and train the style adapter"):
+        from pipeline.training.train import TrainingRequest, train
+
+        train(TrainingRequest(target, resolve_preset("lean", target), TRAINING_DATA, run.path, target.device))
+    with _stage(3, "accept the trained adapter and a live server"):
+        marker = "gpu" if target.device == "cuda" else "embedded"
+        command = [sys.executable, "-m", "pytest", "-v", "tests/acceptance", "-m", f"{marker} and not snapshot"]
+        command += ["--target", target.name, "--run-dir", str(run.path), "--acceptance-dir", str(output)]
+        status = subprocess.run(command, cwd=checkout, check=False).returncode
+    print(f"demo took {time.perf_counter() - started:.0f} s; run and report: {output}", flush=True)
+    return status
+
+
+@contextmanager
+def _stage(number: int, title: str) -> Iterator[None]:
+    print(f"[{number}/3] {title} ...", flush=True)
+    started = time.perf_counter()
+    yield
+    print(f"[{number}/3] done in {time.perf_counter() - started:.1f} s", flush=True)
 
 
 COMMAND = Command("the main job: train the embedded model, accept it, show the verdict", _configure, _run, extra="demo")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.commands import Command, run_arguments
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline.export import export
+    from pipeline.release.export import export
 
     proof = export(
         RunFolder(arguments.run),

@@ -8,7 +8,7 @@ import json
 from pipeline.commands import Command, run_arguments
 from pipeline.config import Style
 from pipeline.data.style import detect_style
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +19,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline.generate import generate_with_style
-    from pipeline.model import load_trained
+    from pipeline.generation.generate import generate_with_style
+    from pipeline.model.loading import load_trained
 
     trained = load_trained(RunFolder(arguments.run), device=arguments.device, base_model=arguments.base_model)
     style = Style(arguments.style) if arguments.style else detect_style(arguments.prompt)

@@ -9,7 +9,7 @@ from pipeline.commands import Command, base_arguments, recipe_arguments
 from pipeline.config import Preset, get_target, resolve_preset
 from pipeline.environment import torch_is_installed
 from pipeline.errors import PipelineError
-from pipeline.gpus import GPUS, named_gpu, this_device
+from pipeline.planning.devices import GPUS, named_gpu, this_device
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +24,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.gpu and arguments.device == "cpu":
         raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
     from pipeline.data.store import tokenised
-    from pipeline.plan import make_plan, remedy, with_vocabulary
-    from pipeline.synthetic import MistralShape
-    from pipeline.targets import planning_folder
-    from pipeline.tokenizer import load_tokenizer
+    from pipeline.model.base_models import planning_folder
+    from pipeline.model.shapes import MistralShape
+    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.planning.plan import make_plan, remedy, with_vocabulary
 
     target = get_target(arguments.target)
     device = named_gpu(arguments.gpu) if arguments.gpu else this_device(arguments.device or target.device)
@@ -50,8 +50,8 @@ def _preset_on_this_cpu(preset: Preset) -> Preset:
         print("plan: without torch, bfloat16 arithmetic and a thread for each core are assumed", file=sys.stderr)
         return preset
     # What training imports is imported here too, so that this process holds what that one will before it loads.
-    import pipeline.train  # noqa: F401
-    from pipeline.model import hardware_preset
+    import pipeline.training.train  # noqa: F401
+    from pipeline.model.loading import hardware_preset
 
     return hardware_preset(preset, "cpu")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pipeline.commands import Command, run_arguments
 from pipeline.config import DEFAULT_PORT
 from pipeline.errors import PipelineError
-from pipeline.runs import RunFolder
-from pipeline.verdicts import check_verdict
+from pipeline.release.verify import check_verdict
+from pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from pipeline.engines.interface import Engine

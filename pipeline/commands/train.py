@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.commands import Command, base_arguments, recipe_arguments
 from pipeline.config import get_target, resolve_preset
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline.processes import is_first_process
-    from pipeline.train import TrainingRequest, train
+    from pipeline.distributed import is_first_process
+    from pipeline.training.train import TrainingRequest, train
 
     target = get_target(arguments.target)
     preset = resolve_preset(

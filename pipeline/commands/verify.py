@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.commands import Command, base_arguments
-from pipeline.verdicts import check_verdict
+from pipeline.release.verify import check_verdict
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from pipeline.data.formats import DataFile
-from pipeline.figures import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
 from pipeline.files import sha256_of, write_json, write_text
+from pipeline.plotting import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
 
 _COLOURS = {"terse": TERSE_COLOUR, "verbose": VERBOSE_COLOUR}
 _BIN_TOKENS = 5

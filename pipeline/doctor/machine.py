@@ -13,7 +13,7 @@ import psutil
 
 from pipeline.config import DEFAULT_PORT, GIB, TARGETS
 from pipeline.doctor.findings import Finding
-from pipeline.environment import GOLDEN_ENVIRONMENT, wanted_environment
+from pipeline.environment import GOLDEN_VARIABLES, wanted_environment
 from pipeline.files import cache_folder
 
 OLDEST_PYTHON = (3, 11)
@@ -60,7 +60,7 @@ def check_environment() -> list[Finding]:
     findings = []
     for name, wanted in wanted_environment().items():
         check, value = f"environment.{name}", os.environ.get(name)
-        source = "golden path" if name in GOLDEN_ENVIRONMENT else "project"
+        source = "golden path" if name in GOLDEN_VARIABLES else "project"
         if value is None:
             detail = f"not set, wanted {wanted!r} ({source})"
             findings.append(Finding(check, "WARN", detail, "run it through the verbosity command, which sets it"))

@@ -10,9 +10,9 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.doctor.findings import Finding
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of
-from pipeline.synthetic import SHAPES, MistralShape
-from pipeline.targets import base_model_folder, gguf_file, planning_folder
-from pipeline.tokenizer import load_tokenizer, style_token_ids
+from pipeline.model.base_models import base_model_folder, gguf_file, planning_folder
+from pipeline.model.shapes import SHAPES, MistralShape
+from pipeline.model.tokenizer import load_tokenizer, style_token_ids
 
 GOLDEN = TARGETS["mistral-7b-v0.3"]
 EMBEDDED = TARGETS["smollm2-135m"]

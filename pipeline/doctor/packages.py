@@ -8,7 +8,7 @@ from types import MappingProxyType
 from packaging.version import Version
 
 from pipeline.doctor.findings import Finding
-from pipeline.runs import package_versions
+from pipeline.run_folder import package_versions
 
 GOLDEN_PINS: Mapping[str, str] = MappingProxyType(
     {

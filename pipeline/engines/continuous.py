@@ -17,8 +17,8 @@ from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLon
 from pipeline.engines.pace import Pace
 from pipeline.engines.processors import Greedy, MinNewTokens, QuickTopP
 from pipeline.engines.text import Pieces
-from pipeline.generate import answer_text, finished, styled_prompt_ids
-from pipeline.threads import in_passing_thread
+from pipeline.generation.generate import answer_text, finished, styled_prompt_ids
+from pipeline.model.openmp import in_passing_thread
 
 PAGE_TOKENS = 64
 GRAPH_QUERY_TOKENS, GRAPH_CACHE_TOKENS = 16, 1024

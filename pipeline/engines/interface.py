@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 
 if TYPE_CHECKING:
-    from pipeline.generate import Generation
+    from pipeline.generation.generate import Generation
 
 
 class EngineBusyError(Exception):

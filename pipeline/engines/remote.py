@@ -17,7 +17,7 @@ from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.text import Pieces
 from pipeline.errors import PipelineError
-from pipeline.generate import FinishReason, Generation, styled_prompt_ids
+from pipeline.generation.generate import FinishReason, Generation, styled_prompt_ids
 
 CONNECT_TIMEOUT_S = 5.0
 PROBE_INTERVAL_S = 5.0

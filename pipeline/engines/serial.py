@@ -11,7 +11,7 @@ from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.pace import Pace
 from pipeline.engines.text import Pieces
-from pipeline.generate import answer_text, generate_with_style, styled_prompt_ids
+from pipeline.generation.generate import answer_text, generate_with_style, styled_prompt_ids
 
 STOP_LIMIT_S = 10.0
 """How long ``close`` waits for the token that is being computed."""

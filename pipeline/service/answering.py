@@ -27,7 +27,7 @@ from pipeline.service.metrics import Metrics
 from pipeline.service.problems import CLIENT_GONE, Problem
 
 if TYPE_CHECKING:
-    from pipeline.generate import Generation
+    from pipeline.generation.generate import Generation
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import EngineName, default_engine, open_local
-from pipeline.model import load_trained
-from pipeline.runs import RunFolder
+from pipeline.model.base_models import base_model_folder
+from pipeline.model.loading import load_trained
+from pipeline.model.tokenizer import load_tokenizer
+from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
-from pipeline.targets import base_model_folder
-from pipeline.tokenizer import load_tokenizer
 
 MAX_PROMPT_TOKENS = 1024
 

@@ -15,7 +15,7 @@ from pipeline.service.schemas import GenerateReply, GenerateRequest
 from pipeline.service.streaming import EVENT_STREAM, event, stream
 
 if TYPE_CHECKING:
-    from pipeline.generate import Generation
+    from pipeline.generation.generate import Generation
     from pipeline.service.answering import Answer
 
 

@@ -36,7 +36,7 @@ from pipeline.service.streaming import EVENT_STREAM, event, stream
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from pipeline.generate import Generation
+    from pipeline.generation.generate import Generation
     from pipeline.service.answering import Answer
 
 PROBLEMS = tuple(sorted({*ANSWER_PROBLEMS, 404}))

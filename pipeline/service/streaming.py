@@ -15,7 +15,7 @@ from pipeline.service.logs import RequestRecord
 from pipeline.service.problems import CLIENT_GONE, Problem
 
 if TYPE_CHECKING:
-    from pipeline.generate import Generation
+    from pipeline.generation.generate import Generation
 
 EVENT_STREAM = "text/event-stream"
 logger = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ from pipeline.config import GENERATION_PRESETS, TARGETS, UNCONSTRAINED, Generati
 from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
-from pipeline.generate import Generation, generate_batch
-from pipeline.identity import identity
-from pipeline.model import LoadedModel, TrainedModel, load_trained, load_untrained
-from pipeline.runs import RunFolder
-from pipeline.scoring import swap_style_rows
-from pipeline.targets import base_model_folder
-from pipeline.tokenizer import load_tokenizer
+from pipeline.generation.generate import Generation, generate_batch
+from pipeline.generation.scoring import swap_style_rows
+from pipeline.model.base_models import base_model_folder
+from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load_untrained
+from pipeline.model.tokenizer import load_tokenizer
+from pipeline.release.fingerprint import identity
+from pipeline.run_folder import RunFolder
 from tests.acceptance.client import Client, Endpoint
 from tests.acceptance.crowd import Crowd, send_crowd
 from tests.acceptance.selection import given_run, judged_preset

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import requests
 
 from pipeline.config import Style
+from tests.acceptance.answers import is_valid_answer
 from tests.acceptance.client import Client, Reply
-from tests.acceptance.measuring import is_valid_answer
 
 CLIENT_COUNT = 8
 PATIENCE_S = 300.0

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import Target
 from pipeline.errors import PipelineError
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 
 def given_run(config: pytest.Config, target: Target) -> RunFolder | None:

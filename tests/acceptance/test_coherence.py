@@ -11,15 +11,15 @@ import math
 import pytest
 
 from harness.criteria import Bound, Criterion, Need
-from harness.measured import Measured
-from harness.measures import distinct_n
+from harness.metrics import distinct_n
+from harness.recorder import Measured
 from harness.statistics import Proportion, median, quantile
 from pipeline.config import Style
 from pipeline.data.formats import read_examples
 from pipeline.files import TRAINING_DATA
-from pipeline.generate import Generation
-from pipeline.model import LoadedModel
-from pipeline.scoring import answer_nll
+from pipeline.generation.generate import Generation
+from pipeline.generation.scoring import answer_nll
+from pipeline.model.loading import LoadedModel
 from tests.support import Answers
 
 COHERENCE = Criterion(

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.measured import Measured
-from harness.measures import misplaced_answers
+from harness.metrics import misplaced_answers
+from harness.recorder import Measured
 from harness.statistics import share
 from pipeline.config import Style, Target
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
+from tests.acceptance.answers import is_valid_answer, is_wrong_count, response_ids
 from tests.acceptance.client import Client, Endpoint
-from tests.acceptance.measuring import is_valid_answer, is_wrong_count, response_ids
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 AT_ONCE = (

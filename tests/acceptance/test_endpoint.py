@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.measured import Measured
+from harness.recorder import Measured
 from harness.statistics import median
 from pipeline.config import Style
-from tests.acceptance.client import Client, Reply
-from tests.acceptance.measuring import (
+from tests.acceptance.answers import (
     consistency,
     is_wrong_count,
     record_latencies,
@@ -20,6 +19,7 @@ from tests.acceptance.measuring import (
     token_effect,
     whole_share,
 )
+from tests.acceptance.client import Client, Reply
 
 QUESTION_COUNT = 48
 

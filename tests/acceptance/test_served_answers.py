@@ -12,12 +12,12 @@ import pytest
 from scipy.stats import binom
 
 from harness.criteria import Bound, Criterion, Need
-from harness.measured import Measured
+from harness.recorder import Measured
 from pipeline.config import GENERATION_PRESETS
-from pipeline.model import TrainedModel
-from pipeline.scoring import sampling_surprise
+from pipeline.generation.scoring import sampling_surprise
+from pipeline.model.loading import TrainedModel
+from tests.acceptance.answers import ROUNDED_OUT_SHARE, response_ids
 from tests.acceptance.crowd import Asked, Crowd
-from tests.acceptance.measuring import ROUNDED_OUT_SHARE, response_ids
 
 SERVED_ANSWERS = Criterion(
     "deployment.served_answers",

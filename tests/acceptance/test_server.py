@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.measured import Measured
+from harness.recorder import Measured
 from tests.support import ServerProcess
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from harness.effects import mean_difference_interval
-from harness.measured import Measured
+from harness.recorder import Measured
 from harness.statistics import Proportion, median
 from pipeline.config import Style
-from pipeline.generate import Generation, generate_with_style
-from pipeline.model import TrainedModel
-from tests.acceptance.measuring import (
+from pipeline.generation.generate import Generation, generate_with_style
+from pipeline.model.loading import TrainedModel
+from tests.acceptance.answers import (
     TERSE_LIMIT_TOKENS,
     VERBOSE_FLOOR_TOKENS,
     Lengths,

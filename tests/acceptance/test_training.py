@@ -13,14 +13,15 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from harness.measured import Measured
-from harness.measures import loss_trend
+from harness.metrics import loss_trend
+from harness.recorder import Measured
 from pipeline.config import PRESETS, Target
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest
-from pipeline.model import TrainedModel, apply_adapter, hardware_preset, load_base
-from pipeline.runs import RunFolder
-from pipeline.targets import base_model_folder
+from pipeline.model.adapter import apply_adapter
+from pipeline.model.base_models import base_model_folder
+from pipeline.model.loading import TrainedModel, hardware_preset, load_base
+from pipeline.run_folder import RunFolder
 from tests.support import TrainingOutcome
 
 
@@ -96,7 +97,7 @@ def base_folder(target: Target, base_model: str | None) -> Path:
 @pytest.fixture
 def trained_base(base_folder: Path, target: Target, device: str) -> tuple[Any, Any]:
     """A fresh base model, so that nothing but the adapter's files can bring the training back."""
-    from pipeline.tokenizer import load_tokenizer
+    from pipeline.model.tokenizer import load_tokenizer
 
     quantization = hardware_preset(PRESETS["golden"], device).quantization
     return load_base(base_folder, quantization, device), load_tokenizer(base_folder, target)

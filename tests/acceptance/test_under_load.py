@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from harness.measured import Measured
-from harness.measures import misplaced_answers
+from harness.metrics import misplaced_answers
+from harness.recorder import Measured
 from harness.statistics import quantile
 from pipeline.config import Style
+from tests.acceptance.answers import is_valid_answer
 from tests.acceptance.client import Reply
 from tests.acceptance.crowd import CLIENT_COUNT, Asked, Crowd
-from tests.acceptance.measuring import is_valid_answer
 
 REFUSAL_LIMIT_S = 1.0
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from pipeline.runs import RunFolder
-from pipeline.train import train
-from pipeline.trainer import StepRecordingTrainer
+from pipeline.run_folder import RunFolder
+from pipeline.training.train import train
+from pipeline.training.trainer import StepRecordingTrainer
 from tests.support import tiny_request
 
 SEED = 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import GENERATION_PRESETS, Style
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 from tests.smoke.gate import acceptance, results
 from tests.support import VERBOSITY
 

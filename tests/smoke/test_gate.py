@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import DEFAULT_BASE_MODEL
-from pipeline.runs import RunFolder
-from tests.sabotage.damage import truncate
+from pipeline.run_folder import RunFolder
+from sabotage.damage import truncate
 from tests.smoke.gate import acceptance, results
 
 RESOURCE_CRITERIA = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 KILLS = 20
 

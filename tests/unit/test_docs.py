@@ -11,31 +11,31 @@ from typing import Any
 import pytest
 from tabulate import tabulate
 
+from benchmarks import engine_agreement, overload, serving_load, serving_peers
 from harness.criteria import Bound, BoundState, Criterion, Need
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.files import write_text_atomically
-from harness.golden.check import GoldenState
 from harness.report.schema import SCHEMA_PATH
 from harness.seal import KEY_VARIABLE
+from harness.snapshots.check import SnapshotState
 from harness.statistics import Proportion
 from harness.verdict import EXIT_CODES, Decision, Outcome, Subject
 from pipeline.config import TARGETS, UNCONSTRAINED, Style
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
-from tests.acceptance import conftest as acceptance
+from sabotage.picture import SYMBOLS
 from tests.acceptance import (
+    answers,
     crowd,
-    measuring,
     test_coherence,
     test_deployment,
     test_endpoint,
-    test_goldens,
+    test_snapshots,
     test_style,
 )
+from tests.acceptance import conftest as acceptance
 from tests.acceptance.client import TIMEOUT_S
-from tests.benchmarks import engine_agreement, overload, serving_load, serving_peers
-from tests.sabotage.picture import SYMBOLS
-from tests.unit.criteria import CRITERIA
+from tests.unit.all_criteria import CRITERIA
 from tests.unit.harness.conftest import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,9 +162,9 @@ def test_no_section_is_about_an_unknown_criterion() -> None:
         ("criteria.md", f"the first {acceptance.PRESET_QUESTIONS} with {len(acceptance.SAMPLING_SEEDS)} seeds"),
         ("criteria.md", f"{acceptance.COUNTERFACTUAL_QUESTIONS} questions with the two tokens' rows exchanged"),
         ("criteria.md", f"{acceptance.ADAPTER_OFF_QUESTIONS} questions without the adapter"),
-        ("criteria.md", f"{measuring.MIDPOINT_TOKENS:g} tokens"),
-        ("criteria.md", f"seq-rep-4 of {measuring.LOOPING_SEQ_REP_4}"),
-        ("criteria.md", f"{measuring.LONG_REPEAT_TOKENS} tokens said twice"),
+        ("criteria.md", f"{answers.MIDPOINT_TOKENS:g} tokens"),
+        ("criteria.md", f"seq-rep-4 of {answers.LOOPING_SEQ_REP_4}"),
+        ("criteria.md", f"{answers.LONG_REPEAT_TOKENS} tokens said twice"),
         ("criteria.md", f"{test_style.TIMED_QUESTIONS} questions in each style"),
         ("criteria.md", f"{test_coherence.REFERENCES_PER_STYLE} answers of the training data in each style"),
         ("criteria.md", f"{len(test_deployment.AT_ONCE)} requests at once"),
@@ -175,10 +175,10 @@ def test_no_section_is_about_an_unknown_criterion() -> None:
         ("verdicts.md", f"{test_endpoint.QUESTION_COUNT} held-out questions in each style"),
         ("verdicts.md", f"{len(test_deployment.MALFORMED)} malformed requests"),
         ("verdicts.md", f"{TIMEOUT_S} seconds"),
-        ("goldens.md", f"at most {test_goldens.LOSS_MAX_DELTA:g} in any step"),
-        ("goldens.md", f"at most {test_goldens.LOSS_MEAN_DELTA:g} on average"),
-        ("goldens.md", f"at most {test_goldens.LOG_PROBABILITY_TOLERANCE:g} nats"),
-        ("goldens.md", f"first {test_goldens.QUESTION_COUNT} held-out questions"),
+        ("goldens.md", f"at most {test_snapshots.LOSS_MAX_DELTA:g} in any step"),
+        ("goldens.md", f"at most {test_snapshots.LOSS_MEAN_DELTA:g} on average"),
+        ("goldens.md", f"at most {test_snapshots.LOG_PROBABILITY_TOLERANCE:g} nats"),
+        ("goldens.md", f"first {test_snapshots.QUESTION_COUNT} held-out questions"),
     ],
 )
 def test_figures_in_the_text_are_those_of_the_tests(page: str, phrase: str) -> None:
@@ -190,7 +190,7 @@ def test_exit_statuses_are_those_of_the_code() -> None:
     assert {name: int(status) for name, status in rows} == {str(name): code for name, code in EXIT_CODES.items()}
 
 
-@pytest.mark.parametrize(("page", "words"), [("verdicts.md", Outcome), ("goldens.md", GoldenState)])
+@pytest.mark.parametrize(("page", "words"), [("verdicts.md", Outcome), ("goldens.md", SnapshotState)])
 def test_every_outcome_and_state_has_a_row(page: str, words: Iterable[str]) -> None:
     tables = re.findall(r"^\| ([A-Z_]+) \| [A-Za-z]", read(page), flags=re.MULTILINE)
     assert tables == [str(word) for word in words]
@@ -276,7 +276,7 @@ def test_selecting_never_makes_a_verdict_better(
 
 def shown(served: str, name: str, to_markdown: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
     """A committed result of serving, once its table is found to be its own and the page's."""
-    folder = ROOT / "golden" / served / "serving"
+    folder = ROOT / "results" / served / "serving"
     document: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     table = (folder / f"{name}.md").read_text(encoding="utf-8")
     assert table == to_markdown(document)
@@ -288,7 +288,7 @@ def shown(served: str, name: str, to_markdown: Callable[[dict[str, Any]], str]) 
 @pytest.mark.parametrize("served", ["smollm2-135m", "mistral-7b-v0.3-synthetic"])
 def test_the_engines_under_load_are_the_committed_ones(served: str) -> None:
     document = shown(served, "serving", serving_load.to_markdown)
-    picture = (ROOT / "golden" / served / "serving" / "serving.svg").read_text(encoding="utf-8")
+    picture = (ROOT / "results" / served / "serving" / "serving.svg").read_text(encoding="utf-8")
     assert picture == serving_load.draw(document)
     assert document["rows"] == serving_load.summarise(document["cells"])
 
@@ -307,7 +307,7 @@ def test_the_engines_agree_as_the_page_says() -> None:
 
 
 def test_the_generated_requests_are_the_committed_ones() -> None:
-    document = json.loads((ROOT / "golden" / "abuse" / "abuse.json").read_text(encoding="utf-8"))
+    document = json.loads((ROOT / "results" / "abuse" / "abuse.json").read_text(encoding="utf-8"))
     assert sum(row["requests"] for row in document["rows"]) == document["requests"] > 10_000
     assert tabulate(document["rows"], headers="keys", tablefmt="github") in read("serving.md")
     assert f"{document['requests']:,} requests" in read("serving.md")

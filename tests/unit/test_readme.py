@@ -6,17 +6,17 @@ import json
 import re
 from pathlib import Path
 
-from harness.documented import DOCUMENTED
+from benchmarks import training_report
+from benchmarks.data_curve import EXAMPLE_COUNTS, choose, draw, summarise, to_markdown
+from harness.documented_criteria import DOCUMENTED
 from harness.report.table import table_markdown
 from pipeline.config import TARGETS
 from pipeline.data.formats import FORMATS, find_sources, read_examples
 from pipeline.files import TRAINING_DATA, sha256_of
-from tests.benchmarks import training_report
-from tests.benchmarks.data_curve import EXAMPLE_COUNTS, choose, draw, summarise, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULT = ROOT / "golden" / "smollm2-135m" / "acceptance" / "acceptance.json"
+RESULT = ROOT / "results" / "smollm2-135m" / "acceptance" / "acceptance.json"
 
 
 def test_the_table_is_the_committed_acceptance() -> None:
@@ -43,7 +43,7 @@ def test_the_worst_cases_are_the_committed_ones() -> None:
 
 
 def test_the_figures_of_the_gate_are_the_committed_ones() -> None:
-    matrix = json.loads((ROOT / "golden" / "sabotage" / "matrix.json").read_text(encoding="utf-8"))
+    matrix = json.loads((ROOT / "results" / "sabotage" / "matrix.json").read_text(encoding="utf-8"))
     accepted = matrix["healthy_count"] - matrix["false_reject_count"]
     assert f"caught\n{matrix['caught_count']} of {matrix['fault_count']} faults" in README
     assert f"accepted {accepted} of {matrix['healthy_count']} healthy runs" in README
@@ -51,7 +51,7 @@ def test_the_figures_of_the_gate_are_the_committed_ones() -> None:
 
 
 def test_the_curve_is_the_committed_one_and_the_demo_follows_it() -> None:
-    folder = ROOT / "golden" / "smollm2-135m" / "curve"
+    folder = ROOT / "results" / "smollm2-135m" / "curve"
     document = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
     table = (folder / "curve.md").read_text(encoding="utf-8")
     assert table == to_markdown(document)
@@ -67,7 +67,7 @@ def test_the_curve_is_the_committed_one_and_the_demo_follows_it() -> None:
 
 
 def test_the_training_benchmark_is_the_committed_one() -> None:
-    folder = ROOT / "golden" / "smollm2-135m" / "bench"
+    folder = ROOT / "results" / "smollm2-135m" / "bench"
     document = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     table = (folder / "bench.md").read_text(encoding="utf-8")
     assert table == training_report.to_markdown(document)
@@ -87,7 +87,7 @@ def test_the_shown_formats_are_the_ones_that_are_read(tmp_path: Path) -> None:
 
 
 def test_the_figures_of_large_data_are_the_committed_ones() -> None:
-    document = json.loads((ROOT / "golden" / "data" / "large_data.json").read_text(encoding="utf-8"))
+    document = json.loads((ROOT / "results" / "data" / "large_data.json").read_text(encoding="utf-8"))
     first, last = document["points"][0], document["points"][-1]
     assert f"{last['examples']:,} made-up examples ({last['file_mib']:.0f} MiB)" in README
     assert f"read in {last['reading_s']:.0f} s" in README

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from conftest import pytest_golden_environment
+from conftest import pytest_snapshot_environment
 from pipeline.config import TARGETS
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 from tests.acceptance.selection import given_run, judged_preset
 
 SMALL, LARGE = TARGETS["smollm2-135m"], TARGETS["mistral-7b-v0.3"]
@@ -43,6 +43,8 @@ def test_a_run_that_is_not_what_was_asked_for_is_refused(golden_run: Path, tmp_p
 
 
 def test_presets_are_compared_with_their_own_recorded_outputs(golden_run: Path) -> None:
-    default = pytest_golden_environment(chosen(), SMALL.name)
+    default = pytest_snapshot_environment(chosen(), SMALL.name)
     assert default.endswith("-lean")
-    assert pytest_golden_environment(chosen(run_dir=golden_run), SMALL.name) == f"{default.removesuffix('lean')}golden"
+    assert (
+        pytest_snapshot_environment(chosen(run_dir=golden_run), SMALL.name) == f"{default.removesuffix('lean')}golden"
+    )

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import Style
-from pipeline.model import TrainedModel, load_trained
-from pipeline.runs import RunFolder
+from pipeline.model.loading import TrainedModel, load_trained
+from pipeline.run_folder import RunFolder
 from tests.acceptance.client import Reply
 from tests.acceptance.crowd import Asked
 from tests.acceptance.test_served_answers import is_foreign, surprises

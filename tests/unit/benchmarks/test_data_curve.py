@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.data_curve import choose, draw, summarise, to_markdown
+from benchmarks.data_curve import choose, draw, summarise, to_markdown
 
 
 def answers(good: int, *, style: str, cut: int = 0) -> list[dict[str, Any]]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.engine_agreement import CONTINUOUS, GAP_LIMIT_NATS, describe, disagreements, to_markdown
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
-from pipeline.generate import generate_with_style
-from pipeline.model import TrainedModel
-from tests.benchmarks.engine_agreement import CONTINUOUS, GAP_LIMIT_NATS, describe, disagreements, to_markdown
+from pipeline.generation.generate import generate_with_style
+from pipeline.model.loading import TrainedModel
 
 ROOT = Path(__file__).resolve().parents[3]
-AGREED = json.loads((ROOT / "golden" / "smollm2-135m" / "gpu" / "agreement.json").read_text(encoding="utf-8"))["ways"]
+AGREED = json.loads((ROOT / "results" / "smollm2-135m" / "gpu" / "agreement.json").read_text(encoding="utf-8"))["ways"]
 
 
 def gap(way: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.held_out import in_turn, report, summarise, to_markdown, verdict
-from tests.benchmarks.training_variants import HELD_OUT_FILE
+from benchmarks.held_out import in_turn, report, summarise, to_markdown, verdict
+from benchmarks.training_variants import HELD_OUT_FILE
 
 ROOT = Path(__file__).resolve().parents[3]
-RESULTS = ROOT / "golden" / "smollm2-135m"
+RESULTS = ROOT / "results" / "smollm2-135m"
 
 
 def runs(golden: list[float], lean: list[float]) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.overload import Reply, closed_loop, is_mixed_up, open_loop, summarise, to_markdown
 from pipeline.config import Style
-from tests.benchmarks.overload import Reply, closed_loop, is_mixed_up, open_loop, summarise, to_markdown
 
 SONNET, OCEAN = ("What is a sonnet?", Style.TERSE), ("What causes the tides?", Style.TERSE)
 REFERENCES = {SONNET: "The sonnet is a poem of fourteen lines.", OCEAN: "The moon pulls at the water of the sea."}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.load import Answered, closed_loop, summarise_answers
+from benchmarks.serving_load import draw, summarise, to_markdown
 from pipeline.config import Style
-from tests.benchmarks.load import Answered, closed_loop, summarise_answers
-from tests.benchmarks.serving_load import draw, summarise, to_markdown
 
 
 def cell(engine: str, clients: int, number: int, rate: float, terse_p95_s: float) -> dict[str, Any]:

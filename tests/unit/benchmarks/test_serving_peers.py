@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import pytest
 import requests
 
+from benchmarks.load import Answered, summarise_answers
+from benchmarks.peers import Server, asking, ours, running, transformers_serve
+from benchmarks.serving_peers import measure, to_document, to_markdown
 from pipeline.config import Style
-from tests.benchmarks.load import Answered, summarise_answers
-from tests.benchmarks.peers import Server, asking, ours, running, transformers_serve
-from tests.benchmarks.serving_peers import measure, to_document, to_markdown
 
 
 class FakeHandler(BaseHTTPRequestHandler):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.training_profile import PYTHON, by_kind, to_markdown
+from benchmarks.training_profile import PYTHON, by_kind, to_markdown
 
 ROOT = Path(__file__).resolve().parents[3]
-RESULTS = ROOT / "golden" / "smollm2-135m" / "bench"
+RESULTS = ROOT / "results" / "smollm2-135m" / "bench"
 
 
 def test_every_operator_counts_once_and_python_is_the_rest() -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.training_report import draw, summarise, to_markdown
+from benchmarks.training_variants import PRESET_NAMES, VARIANTS
 from pipeline.config import PRESETS
-from tests.benchmarks.training_report import draw, summarise, to_markdown
-from tests.benchmarks.training_variants import PRESET_NAMES, VARIANTS
 
 
 def run(variant: str, examples: int, examples_per_s: float, peak_rss_gib: float) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.versions import FIRST_TOKENS, LOSS_TOLERANCE, QUESTION_COUNT, SETS, disagreements, to_markdown
+from benchmarks.versions import FIRST_TOKENS, LOSS_TOLERANCE, QUESTION_COUNT, SETS, disagreements, to_markdown
 
 ROOT = Path(__file__).resolve().parents[3]
-RESULTS = ROOT / "golden" / "smollm2-135m" / "versions"
+RESULTS = ROOT / "results" / "smollm2-135m" / "versions"
 COMPARED = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 
 

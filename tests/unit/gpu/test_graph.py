@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.gpu.graph import GraphDecoder
 from pipeline.config import GenerationConfig, Style
-from pipeline.generate import generate_batch, styled_prompt_ids
-from pipeline.model import TrainedModel
-from tests.gpu.graph import GraphDecoder
+from pipeline.generation.generate import generate_batch, styled_prompt_ids
+from pipeline.model.loading import TrainedModel
 
 TOKENS = 12
 

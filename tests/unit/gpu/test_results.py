@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.runs import RunFolder
-from tests.benchmarks import engine_agreement, serving_load
-from tests.gpu.memory import CASES
-from tests.gpu.summary import measured_rows, memory_rows, read_folder, to_markdown
+from benchmarks import engine_agreement, serving_load
+from benchmarks.gpu.memory import CASES
+from benchmarks.gpu.summary import measured_rows, memory_rows, read_folder, to_markdown
+from pipeline.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDER = ROOT / "golden" / "mistral-7b-v0.3-synthetic" / "gpu"
-SMALL = ROOT / "golden" / "smollm2-135m" / "gpu"
+FOLDER = ROOT / "results" / "mistral-7b-v0.3-synthetic" / "gpu"
+SMALL = ROOT / "results" / "smollm2-135m" / "gpu"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
 EMBEDDED = (ROOT / "docs" / "gpu-embedded.md").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def test_the_embedded_model_was_accepted_on_the_gpu_that_the_pages_name() -> Non
 
 
 def test_the_recorded_losses_are_those_of_the_accepted_run() -> None:
-    (golden,) = (SMALL.parent).glob("nvidia-*-lean/test_goldens/test_loss_of_every_step_*.json")
+    (golden,) = (SMALL.parent).glob("nvidia-*-lean/test_snapshots/test_loss_of_every_step_*.json")
     losses = [row["loss"] for row in RunFolder(SMALL / "lean").read_metrics()]
     assert json.loads(golden.read_text(encoding="utf-8"))["value"] == losses
     assert f"loss of all {len(losses)} steps" in PROSE
@@ -156,7 +156,7 @@ def test_the_tables_of_serving_are_those_of_the_files() -> None:
 
 
 def test_a_sharded_run_is_that_of_one_gpu() -> None:
-    folder = ROOT / "golden" / "tiny-mistral" / "fsdp"
+    folder = ROOT / "results" / "tiny-mistral" / "fsdp"
     folders = {path.name: RunFolder(path) for path in folder.iterdir()}
     runs = {name: run.read_record() for name, run in folders.items()}
     rows = {name: run.read_metrics() for name, run in folders.items()}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu.snapshot import Shapes, peak_of, place
 from pipeline.config import GIB
-from tests.gpu.snapshot import Shapes, peak_of, place
 
 SHAPES = Shapes(vocabulary_size=3001, hidden_size=64, trains_head=True)
 LOGITS_BYTES, HEAD_BYTES = 10 * 3001 * 4, 3001 * 64 * 4

@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.gpu.memory import largest, lengthened
+from benchmarks.gpu.steps import UNFINISHED, Step, make_steps, run_all
 from pipeline.config import PRESETS
-from tests.gpu.memory import largest, lengthened
-from tests.gpu.steps import UNFINISHED, Step, make_steps, run_all
 
 
 def step(name: str, code: str, done: Path | None = None, statuses: frozenset[int] = frozenset({0})) -> Step:
@@ -44,7 +44,7 @@ def test_no_step_begins_that_the_limit_leaves_no_time_for(tmp_path: Path) -> Non
 
 
 def test_a_step_that_runs_over_its_time_is_asked_to_stop(tmp_path: Path) -> None:
-    from tests.gpu import steps
+    from benchmarks.gpu import steps
 
     mark = tmp_path / "mark"
     code = f"import signal; signal.signal(signal.SIGTERM, lambda *_: exit(open({str(mark)!r}, 'w') and 143))"

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.generation import summarise
-from tests.gpu.summary import generation_rows, measured_rows, memory_rows, read_folder, to_markdown, verdict_rows
+from benchmarks.gpu.generation import summarise
+from benchmarks.gpu.summary import generation_rows, measured_rows, memory_rows, read_folder, to_markdown, verdict_rows
 
 
 def acceptance(reserved_gib: float, rate: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 import harness.plugin
 import harness.report.figures  # noqa: F401
 from harness.criteria import Bound
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.statistics import Proportion
 
 

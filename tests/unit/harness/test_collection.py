@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.criteria import Need
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project

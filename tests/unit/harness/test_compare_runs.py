@@ -214,13 +214,13 @@ def test_other_packages_do_not_make_machines_unlike(before: Document, after: Doc
     assert compare(before, after).notes == ()
 
 
-def test_other_artefacts_and_goldens_are_named(before: Document, after: Document) -> None:
+def test_other_artefacts_and_snapshots_are_named(before: Document, after: Document) -> None:
     after["subjects"][0]["identity"]["data"]["sha256"] = "77" * 32
     after["goldens"][0].update(state="DIFFERENT", detail="delta 0.1")
     comparison = compare(before, after)
     assert found(comparison, "data.sha256").kind == "change"
-    golden = found(comparison, "tests/g.py::test_answer")
-    assert (golden.kind, golden.before, golden.after, golden.detail) == (
+    snapshot = found(comparison, "tests/g.py::test_answer")
+    assert (snapshot.kind, snapshot.before, snapshot.after, snapshot.detail) == (
         "regression",
         "MATCH",
         "DIFFERENT",

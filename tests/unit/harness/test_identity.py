@@ -52,12 +52,12 @@ def test_a_report_that_breaks_leaves_no_earlier_verdict(project: Project) -> Non
     assert project.run().ret == 0
     project.bodies[SPEED] = "pass"
     project.conftest = """
-        import harness.report.page
+        import harness.report.html
 
         def broken(*_):
             raise OSError("no space left")
 
-        harness.report.page.write_report = broken
+        harness.report.html.write_report = broken
     """
     result = project.run_in_processes()
     assert result.ret != 0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.golden.compare import TrajectoryDelta, token_divergence, trajectory_delta
-from harness.measured import Measured
-from harness.measures import loss_trend, sequence_repetition
+from harness.metrics import loss_trend, sequence_repetition
+from harness.recorder import Measured
+from harness.snapshots.compare import TrajectoryDelta, token_divergence, trajectory_delta
 from harness.statistics import Proportion, median, median_interval, quantile, share, share_interval
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -122,7 +122,7 @@ def test_documented_id_cannot_be_redefined(project: Project) -> None:
 def test_documented_criterion_may_be_given_as_the_object(project: Project) -> None:
     source = project.bodies.pop("style.consistency")
     project.extra = f"""
-        from harness.documented import DOCUMENTED
+        from harness.documented_criteria import DOCUMENTED
 
         @pytest.mark.criterion(DOCUMENTED["style.consistency"])
         def test_consistency(measured, target):

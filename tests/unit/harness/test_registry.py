@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.criteria import Bound, Need
-from harness.documented import DOCUMENTED, criteria_version
+from harness.documented_criteria import DOCUMENTED, criteria_version
 from harness.statistics import Proportion
 from harness.verdict import CriterionResult, Decision, Outcome, Subject, decide, judge
 
@@ -162,5 +162,5 @@ def test_the_version_changes_with_any_threshold(monkeypatch: pytest.MonkeyPatch)
     assert before == criteria_version()
     speed = DOCUMENTED["style.generation_speed"]
     changed = replace(speed, bounds=(replace(speed.bounds[0], threshold=2), *speed.bounds[1:]))
-    monkeypatch.setattr("harness.documented.DOCUMENTED", {**DOCUMENTED, speed.id: changed})
+    monkeypatch.setattr("harness.documented_criteria.DOCUMENTED", {**DOCUMENTED, speed.id: changed})
     assert criteria_version() != before

@@ -12,7 +12,7 @@ import pytest
 
 from harness.report.changes import changes_since
 from harness.report.document import portable_arguments
-from harness.report.page import write_report
+from harness.report.html import write_report
 from harness.report.table import table_markdown, table_text
 from tests.unit.harness.report_documents import (
     SEPARATION,

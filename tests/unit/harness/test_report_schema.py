@@ -10,10 +10,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.report.changes import changes_since
 from harness.report.document import Judged, build
-from harness.report.page import write_report
+from harness.report.html import write_report
 from harness.report.schema import DocumentError, read_document, schema, validate
 from harness.statistics import Proportion
 from harness.verdict import Subject, judge

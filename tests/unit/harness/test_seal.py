@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.seal import KEY_VARIABLE, key_from_environment, recheck, seal
-from tests.verdicts import accepted_subject, criterion, document, resealed
+from tests.verdict_files import accepted_subject, criterion, document, resealed
 
 IDENTITY = {"adapter_sha256": "a" * 64, "style_token_ids": [1, 2], "environment": {"device": "cpu"}}
 KEY = b"between the two of us"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.criteria import Bound, Criterion, Need
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.statistics import Proportion
 from harness.verdict import (
     EXIT_CODES,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.documented import DOCUMENTED
+from harness.documented_criteria import DOCUMENTED
 from harness.session import AcceptanceSession
 from harness.verdict import Subject
 
@@ -24,18 +24,18 @@ def comparable(project: Project) -> dict[str, Any]:
     return {name: value for name, value in project.document().items() if name not in CHANGES_BETWEEN_RUNS}
 
 
-def test_goldens_stand_in_one_order_whichever_worker_ends_first(tmp_path: Path) -> None:
+def test_snapshots_stand_in_one_order_whichever_worker_ends_first(tmp_path: Path) -> None:
     def documented_order(workers: list[str]) -> list[object]:
         session = AcceptanceSession(tmp_path)
         for name in ("small", "random"):
             session.add(f"test_speed[{name}]", DOCUMENTED[SPEED], Subject(name, learned=True)).selected = True
         for name in workers:
             worker = AcceptanceSession(tmp_path)
-            worker.goldens = [{"nodeid": f"test_answers[{name}]", "subject": name, "state": "MATCH", "detail": ""}]
+            worker.snapshots = [{"nodeid": f"test_answers[{name}]", "subject": name, "state": "MATCH", "detail": ""}]
             session.merge(worker.export())
         session.conclude(1, {}, [])
         assert session.document is not None
-        return [golden["subject"] for golden in session.document["goldens"]]
+        return [snapshot["subject"] for snapshot in session.document["goldens"]]
 
     assert documented_order(["small", "random"]) == documented_order(["random", "small"]) == ["small", "random"]
 
@@ -60,15 +60,15 @@ measured.show("answers", ["question"], [["Why?"]])
         def test_own(measured, target):
             measured.record(rate=2.0)
 
-        def test_answers(golden, target):
-            golden.check("never recorded")
+        def test_answers(device_snapshot, target):
+            device_snapshot.check("never recorded")
     """
-    project.conftest = "def pytest_golden_environment(config):\n    return 'here'\n"
+    project.conftest = "def pytest_snapshot_environment(config):\n    return 'here'\n"
     alone = project.run()
     expected = comparable(project)
     shared = project.run_in_processes(*WORKERS)
     assert comparable(project) == expected
-    assert [(golden["subject"], golden["state"]) for golden in expected["goldens"]] == [
+    assert [(snapshot["subject"], snapshot["state"]) for snapshot in expected["goldens"]] == [
         ("small", "NO_GOLDEN"),
         ("random", "NO_GOLDEN"),
     ]

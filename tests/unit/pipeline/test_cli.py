@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.cli import COMMAND_GROUP, COMMANDS, build_parser, find_commands, main
 from pipeline.commands import Command
-from pipeline.environment import GOLDEN_ENVIRONMENT
-from pipeline.runs import RunFolder
+from pipeline.environment import GOLDEN_VARIABLES
+from pipeline.run_folder import RunFolder
 from tests.support import ServerProcess
 
 
@@ -146,16 +146,16 @@ def test_train_names_the_bad_line_of_the_users_data(tmp_path: Path, capsys: pyte
 
 
 def test_the_golden_environment_is_set_before_torch_is_imported() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in GOLDEN_ENVIRONMENT}
+    environment = {name: value for name, value in os.environ.items() if name not in GOLDEN_VARIABLES}
     script = (
         "import os, sys; from pipeline.environment import apply_environment; apply_environment();"
         "assert 'torch' not in sys.modules;"
         "print(*(os.environ[name] for name in sys.argv[1:]))"
     )
     finished = subprocess.run(
-        [sys.executable, "-c", script, *GOLDEN_ENVIRONMENT], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *GOLDEN_VARIABLES], env=environment, capture_output=True, text=True, check=True
     )
-    assert finished.stdout.split() == list(GOLDEN_ENVIRONMENT.values())
+    assert finished.stdout.split() == list(GOLDEN_VARIABLES.values())
 
 
 def test_the_server_announces_itself_and_ends_cleanly(tiny_run: RunFolder, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BatchEncoding, TrainingArguments
 
 from pipeline.compat import TRANSFORMERS_5, checkpointing_arguments, dtype_argument, warmup_arguments
-from pipeline.tokenizer import style_token_ids
+from pipeline.model.tokenizer import style_token_ids
 
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = [{"role": "user", "content": "Hi"}]

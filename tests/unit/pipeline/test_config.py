@@ -17,7 +17,7 @@ from pipeline.config import (
     get_target,
     resolve_preset,
 )
-from pipeline.environment import GOLDEN_ENVIRONMENT
+from pipeline.environment import GOLDEN_VARIABLES
 from pipeline.errors import PipelineError
 
 DOCUMENTED = {
@@ -66,7 +66,7 @@ def test_generation_presets_are_the_documented_ones() -> None:
 
 
 def test_golden_environment_is_the_documented_one() -> None:
-    assert GOLDEN_ENVIRONMENT == {
+    assert GOLDEN_VARIABLES == {
         "CUDA_VISIBLE_DEVICES": "0",
         "ACCELERATE_USE_DEEPSPEED": "0",
         "ACCELERATE_USE_FSDP": "0",

@@ -17,10 +17,10 @@ from pipeline.doctor import arithmetic, gpu, machine, models
 from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.gpu import GpuState, check_gpu, parse_gpu
 from pipeline.doctor.packages import GOLDEN_PINS, check_packages, compare
-from pipeline.environment import GOLDEN_ENVIRONMENT
-from pipeline.runs import VERSIONED_PACKAGES
-from pipeline.synthetic import SHAPES
-from pipeline.targets import chat_template, write_mistral_tokenizer
+from pipeline.environment import GOLDEN_VARIABLES
+from pipeline.model.base_models import chat_template, write_mistral_tokenizer
+from pipeline.model.shapes import SHAPES
+from pipeline.run_folder import VERSIONED_PACKAGES
 
 A10G = GpuState("NVIDIA A10G", "550.54.15", (8, 6), 21.8, 22.5)
 
@@ -33,7 +33,7 @@ def test_the_report_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert {
         *("python", "gpu", "memory", "disk.cache", "disk.results", "port", "bitsandbytes.cpu"),
         *(f"package.{name}" for name in GOLDEN_PINS),
-        *(f"environment.{name}" for name in GOLDEN_ENVIRONMENT),
+        *(f"environment.{name}" for name in GOLDEN_VARIABLES),
         *(f"{kind}.{name}" for kind in ("model", "tokenizer") for name in ("mistral-7b-v0.3", "smollm2-135m")),
     } <= findings.keys()
     for check in ("python", "package.torch", "bitsandbytes.cpu", "tokenizer.mistral-7b-v0.3", "tokenizer.smollm2-135m"):
@@ -164,7 +164,7 @@ def test_a_taken_port_is_told() -> None:
 
 
 def test_an_environment_variable_of_the_users_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in GOLDEN_ENVIRONMENT.items():
+    for name, value in GOLDEN_VARIABLES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "1")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

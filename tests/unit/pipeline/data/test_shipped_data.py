@@ -15,7 +15,7 @@ from pipeline.data.report import is_clean
 from pipeline.data.style import find_keywords
 from pipeline.files import ASSETS, HELD_OUT_QUESTIONS, TRAINING_DATA
 
-COMMITTED = Path(__file__).resolve().parents[4] / "golden" / "data"
+COMMITTED = Path(__file__).resolve().parents[4] / "results" / "data"
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from pipeline.compat import TRANSFORMERS_5
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import open_local
-from pipeline.model import LoadedModel
-from pipeline.runs import RunFolder
+from pipeline.model.loading import LoadedModel
+from pipeline.run_folder import RunFolder
 from tests.unit.pipeline.engines.exact import exact_model
 
 KEY = "a-key"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.inference import unpack
-from pipeline.model import LoadedModel, load_trained
-from pipeline.runs import RunFolder
+from pipeline.model.dequantize import unpack
+from pipeline.model.loading import LoadedModel, load_trained
+from pipeline.run_folder import RunFolder
 
 
 def exact_model(run: RunFolder) -> LoadedModel:

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import Style
 from pipeline.engines.interface import AnswerRequest
 from pipeline.engines.selection import EngineName, open_local
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 from tests.unit.pipeline.engines.exact import exact_model
 
 

@@ -12,7 +12,7 @@ from pipeline.config import GenerationConfig, Style
 from pipeline.data.style import inject_token
 from pipeline.engines.interface import AnswerRequest
 from pipeline.engines.serial import SerialEngine
-from pipeline.runs import RunFolder
+from pipeline.run_folder import RunFolder
 
 LIMIT_TOKENS = 5000
 BREAKS_OFF, REFUSED = "Break off, please.", "Refuse, please."

@@ -17,8 +17,8 @@ from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.engines.interface import AnswerRequest, EngineFailedError, RequestTooLongError
 from pipeline.engines.selection import open_local
 from pipeline.errors import PipelineError
-from pipeline.generate import generate_with_style, styled_prompt_ids
-from pipeline.model import LoadedModel, TrainedModel
+from pipeline.generation.generate import generate_with_style, styled_prompt_ids
+from pipeline.model.loading import LoadedModel, TrainedModel
 from tests.unit.pipeline.engines.conftest import needs_continuous_batching, until
 
 if TYPE_CHECKING:

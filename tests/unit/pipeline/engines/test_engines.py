@@ -22,9 +22,9 @@ from pipeline.engines.interface import (
 )
 from pipeline.engines.selection import default_engine
 from pipeline.errors import PipelineError
-from pipeline.generate import Generation, generate_with_style
-from pipeline.model import LoadedModel
-from pipeline.runs import RunFolder
+from pipeline.generation.generate import Generation, generate_with_style
+from pipeline.model.loading import LoadedModel
+from pipeline.run_folder import RunFolder
 from tests.unit.pipeline.engines.conftest import OpenEngine, needs_continuous_batching, until
 
 GREEDY = GenerationConfig(max_new_tokens=24)

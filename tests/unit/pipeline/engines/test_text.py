@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines.text import Pieces
-from pipeline.generate import answer_text
+from pipeline.generation.generate import answer_text
 
 
 @pytest.mark.parametrize(

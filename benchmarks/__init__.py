@@ -1,0 +1,1 @@
+"""Measurements of speed and memory: `make` targets run them and write `results/`."""

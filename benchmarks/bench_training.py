@@ -1,0 +1,65 @@
+"""``make bench``: how fast and in how much memory the presets train the embedded target, and each lever alone.
+
+The presets take turns, so that a slow minute of the machine falls on both. pytest collects this file only by name.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.training_variants import HELD_OUT_FILE, PRESET_NAMES, VARIANTS
+from pipeline.run_folder import RunFolder
+
+LEVER_EXAMPLES = 32
+ROUNDS = 2
+_SIDE = 2048
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The presets in turn, then every other variant, once beside golden on as few examples."""
+    examples = metafunc.config.getoption("--bench-examples")
+    turns = [(name, examples) for _ in range(ROUNDS) for name in PRESET_NAMES]
+    turns += [(name, LEVER_EXAMPLES) for name in VARIANTS if name != "lean"]
+    metafunc.parametrize(("variant", "examples"), turns)
+
+
+@pytest.fixture(scope="session")
+def matmul_gflop_per_s() -> float:
+    """The machine's own bfloat16 matrix product, 2048 x 2048 x 2048, best of ten."""
+    left, right = (torch.randn(_SIDE, _SIDE).to(torch.bfloat16) for _ in range(2))
+    fastest_s = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        fastest_s = min(fastest_s, time.perf_counter() - started)
+    return 2 * _SIDE**3 / fastest_s / 1e9
+
+
+def test_training(benchmark: Any, variant: str, examples: int, tmp_path: Path, matmul_gflop_per_s: float) -> None:
+    command = [sys.executable, "-m", "benchmarks.training_variants", variant, str(examples), str(tmp_path)]
+    benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=1)
+    record = RunFolder(tmp_path).read_record()
+    benchmark.extra_info.update(
+        variant=variant,
+        examples=examples,
+        training_s=record["duration_s"],
+        examples_per_s=record["examples_per_s"],
+        tokens_per_s=record["tokens"] / record["duration_s"],
+        peak_rss_gib=record["peak_memory"]["rss_gib"],
+        adapter_mib=record["adapter"]["size_bytes"] / (1 << 20),
+        held_out_nats_per_token=_held_out(tmp_path / HELD_OUT_FILE),
+        matmul_gflop_per_s=matmul_gflop_per_s,
+        compute_dtype=record["preset"]["quantization"]["compute_dtype"],
+    )
+
+
+def _held_out(path: Path) -> float | None:
+    return float(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

@@ -1,0 +1,1 @@
+"""What `make gpu-acceptance` runs, step by step."""

@@ -1,0 +1,238 @@
+"""Servers as a client finds them, each a process of its own: ours, transformers' and llama.cpp's."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks.load import Ask
+from pipeline.config import GENERATION_PRESETS, Style
+from pipeline.model.base_models import gguf_file
+from tests.support import VERBOSITY, ServerProcess
+
+TRANSFORMERS, LLAMA_CPP = "transformers serve", "llama-cpp-python"
+HOST = "127.0.0.1"
+START_LIMIT_S, STOP_LIMIT_S, POLL_S = 180.0, 5.0, 0.1
+OUR_TIMEOUT_S = 3600
+"""So long that nothing is refused for being late: a queue shows as latency, as it does with the others."""
+CACHE = ("--cb-block-size", "64", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "256")
+"""What our engine reserves; unasked, transformers' server takes more than half of the machine's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One way to serve the embedded model.
+
+    Attributes:
+        name: What the table calls it; it is there once.
+        versions: Its packages, the one that serves first.
+        weights: What it answers from.
+        remark: What to know when its figures are read.
+        open: Starts it, with its log in a file; gives its address and stops it in the end.
+        body: What to post for a question in a style.
+    """
+
+    name: str
+    versions: dict[str, str]
+    weights: str
+    remark: str
+    open: Callable[[Path], AbstractContextManager[str]]
+    body: Callable[[str, Style], dict[str, Any]]
+
+
+def ours(run: Path, target: str, in_flight: int) -> Server:
+    """``verbosity serve`` of a run, with the engine that it chooses itself."""
+    arguments = ["--run", str(run), "--timeout-s", str(OUR_TIMEOUT_S), "--max-in-flight", str(in_flight)]
+    return Server(
+        name="verbosity serve",
+        versions={"verbosity": metadata.version("verbosity")},
+        weights="tuned, 4-bit and adapter",
+        remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens",
+        open=partial(_our_process, arguments),
+        body=lambda question, style: {"model": f"{target}:{style.value}", "messages": _messages(question)},
+    )
+
+
+@contextmanager
+def _our_process(arguments: list[str], log: Path) -> Iterator[str]:
+    with ServerProcess(arguments, log, START_LIMIT_S) as server:
+        if server.url is None:
+            raise RuntimeError(f"verbosity serve did not start: {_end_of(log)}")
+        yield server.url
+
+
+def transformers_serve(python: Path, exported: Path, dtype: str, *, samples: bool = False) -> Server:
+    """``transformers serve`` with continuous batching, of an exported run.
+
+    Args:
+        python: Interpreter that has it.
+        exported: The model folder.
+        dtype: What it computes in.
+        samples: Whether it is told to sample, in a field that OpenAI's clients do not know.
+
+    Returns:
+        The server.
+    """
+    command = [str(python), "-m", "transformers.cli.transformers", "serve", str(exported), "--continuous-batching"]
+    command += ["--device", "cpu", "--dtype", dtype, *CACHE]
+    remark = "takes max_tokens of a request and neither temperature nor top_p; it answers greedily, which costs less"
+    if samples:
+        remark = "told to sample, it does so for all requests with the temperature and top_p of the first one"
+
+    def body(question: str, style: Style) -> dict[str, Any]:
+        asked = _as_openai(str(exported), f"{style.token}\n{question}", style)
+        if samples:
+            own = json.loads((exported / "generation_config.json").read_text(encoding="utf-8"))
+            given = {"do_sample": True, "top_k": 0, "temperature": asked["temperature"], "top_p": asked["top_p"]}
+            asked["generation_config"] = json.dumps(own | given)
+        return asked
+
+    return Server(
+        name=f"{TRANSFORMERS}, sampling" if samples else TRANSFORMERS,
+        versions=_versions(python, "transformers", "torch"),
+        weights=f"tuned, exported, {dtype}",
+        remark=remark,
+        open=partial(running, command, ready="/health"),
+        body=body,
+    )
+
+
+def llama_cpp(python: Path) -> Server:
+    """llama-cpp-python's server, of the embedded model's own file."""
+    weights = gguf_file()
+    command = [str(python), "-m", "llama_cpp.server", "--model", str(weights), "--chat_format", "chatml"]
+    # Logits of the prompt are of use to nobody here, and the server computes them unless told otherwise.
+    command += ["--n_threads", str(os.cpu_count()), "--logits_all", "false"]
+    return Server(
+        name=LLAMA_CPP,
+        versions=_versions(python, "llama-cpp-python"),
+        weights=f"not tuned, {weights.name}",
+        remark="answers one request at a time; adds top_k 40, min_p 0.05 and a repeat penalty of 1.1 unasked; not being"
+        " tuned it writes longer answers, so compare its tokens/s",
+        open=partial(running, command, ready="/v1/models"),
+        body=lambda question, style: _as_openai(weights.name, question, style),
+    )
+
+
+def export(run: Path, output: Path, dtype: str) -> Path:
+    """Write a run's model as an ordinary model folder, in a process whose memory ends with it."""
+    command = [*VERBOSITY, "export", "--run", str(run), "--output", str(output), "--dtype", dtype]
+    subprocess.run(command, check=True)
+    return output
+
+
+def asking(server: Server, url: str, first: dict[str, str]) -> Ask:
+    """A server as something to ask for answers that come whole.
+
+    Args:
+        server: Which it is.
+        url: Its address.
+        first: Where the text of the first answer in each style is left.
+
+    Returns:
+        Asks once; a status other than 200 is an error.
+    """
+
+    def ask(question: str, style: Style, patience_s: float) -> tuple[int, None] | None:
+        body = server.body(question, style)
+        try:
+            response = requests.post(f"{url}/v1/chat/completions", json=body, timeout=patience_s)
+        except requests.Timeout:
+            return None
+        if response.status_code != 200:
+            raise RuntimeError(f"{server.name} answered {response.status_code}: {response.text[:500]}")
+        answer = response.json()
+        first.setdefault(style.value, answer["choices"][0]["message"]["content"])
+        return answer["usage"]["completion_tokens"], None
+
+    return ask
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, *, ready: str, limit_s: float = START_LIMIT_S) -> Iterator[str]:
+    """A server's process with a free port, from when a page of it is there.
+
+    Args:
+        command: Starts it, but for ``--host`` and ``--port``.
+        log: Where its output goes.
+        ready: Page that answers 200 once the server does its work.
+        limit_s: Seconds that it may take to start.
+
+    Yields:
+        Its address.
+
+    Raises:
+        RuntimeError: It ended at once, or was not ready in time; the message holds the end of its output.
+    """
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", HOST, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        url = f"http://{HOST}:{port}"
+        _wait_until_ready(process, f"{url}{ready}", log, limit_s)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], page: str, log: Path, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}: {_end_of(log)}")
+        try:
+            if requests.get(page, timeout=5).status_code == 200:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(POLL_S)
+    raise RuntimeError(f"the server was not ready after {limit_s:g} s: {_end_of(log)}")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _messages(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def _as_openai(model: str, content: str, style: Style) -> dict[str, Any]:
+    """A style's limits as OpenAI's clients can give them."""
+    limits = GENERATION_PRESETS[style]
+    given = {"max_tokens": limits.max_new_tokens, "temperature": limits.temperature, "top_p": limits.top_p}
+    return {"model": model, "messages": _messages(content), **given}
+
+
+def _versions(python: Path, *packages: str) -> dict[str, str]:
+    """Versions of packages in another interpreter."""
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    asked = subprocess.run([str(python), "-c", code, *packages], check=True, stdout=subprocess.PIPE, text=True)
+    return dict(zip(packages, asked.stdout.split(), strict=True))
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:]

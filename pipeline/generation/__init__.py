@@ -1,0 +1,1 @@
+"""Answers of a loaded model, and how likely it finds them."""

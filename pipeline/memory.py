@@ -1,0 +1,52 @@
+"""What this process holds in memory now, and held at its peak."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pipeline.config import GIB
+from pipeline.environment import torch_is_installed
+
+TRAINING_LIBRARIES_BYTES = 360 * 1024**2
+"""Resident memory that torch and PEFT add to a process: measured with torch 2.13.0's CPU build (2.7.1's CUDA build: 545
+MiB); counted only where a plan is made without them."""
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process in bytes: Python, the libraries imported so far, the tokenizer, the data."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def missing_libraries_bytes() -> int:
+    """Resident memory of what training imports and this process could not, because torch is not installed."""
+    return 0 if torch_is_installed() else TRAINING_LIBRARIES_BYTES
+
+
+def peak_resident_bytes() -> int:
+    """Largest resident memory that this process has had, in bytes.
+
+    The kernel's own figure of this program: ``getrusage``'s also counts the process that started it, before it began.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_memory(device: str) -> dict[str, float]:
+    """Peak memory in GiB: resident set on the CPU; allocated, reserved and the driver's figure on CUDA."""
+    figures = {"rss_gib": peak_resident_bytes() / GIB}
+    if device == "cuda":
+        import torch
+
+        free_bytes, total_bytes = torch.cuda.mem_get_info()
+        figures["cuda_allocated_gib"] = torch.cuda.max_memory_allocated() / GIB
+        figures["cuda_reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
+        figures["cuda_driver_gib"] = (total_bytes - free_bytes) / GIB
+    return figures

@@ -1,0 +1,78 @@
+"""The adapter: attached to a base model for training, saved, and put on a base again."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+
+from pipeline.config import AdapterConfig, Preset
+from pipeline.distributed import is_sharded, whole_tensors
+from pipeline.errors import PipelineError
+from pipeline.files import building_folder
+from pipeline.model.style_embeddings import add_style_rows, replace_rows_after_lookup
+from pipeline.model.tokenizer import style_token_ids
+
+
+def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
+    """Wrap a base model, its style rows added, with a fresh trainable adapter."""
+    adapter, training = preset.adapter, preset.training
+    if training.upcast_embeddings:
+        # Checkpointing is switched on by the trainer alone, so that there is one place for it.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    else:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+    adapted = get_peft_model(model, lora_config(adapter, style_token_ids(tokenizer)))
+    replace_rows_after_lookup(adapted)
+    return adapted
+
+
+def lora_config(adapter: AdapterConfig, style_ids: list[int]) -> LoraConfig:
+    """The PEFT configuration; style rows go through ``embed_tokens`` only, since prompts carry no loss."""
+    trained = (
+        {"trainable_token_indices": {"embed_tokens": style_ids}}
+        if adapter.trains_style_rows_only
+        else {"modules_to_save": list(adapter.modules_to_save)}
+    )
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        bias=adapter.bias,
+        target_modules=list(adapter.target_modules),
+        task_type=TaskType.CAUSAL_LM,
+        **trained,
+    )
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the trained tensors as safetensors, all or nothing.
+
+    PEFT's automatic choice adds the base's embeddings whenever the vocabulary grew: a thousand times the two trained
+    rows for lean, and two further copies of the trained matrices for golden. Where the model is sharded, every process
+    must call it.
+    """
+    tensors = whole_tensors(model) if is_sharded() else None
+    with building_folder(folder) as temporary:
+        model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False, state_dict=tensors)
+
+
+def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path) -> PeftModel:
+    """Put a saved adapter on a base model, in evaluation mode.
+
+    Raises:
+        PipelineError: The adapter is damaged, lacks a tensor or is made for another base.
+    """
+    add_style_rows(base, tokenizer)
+    try:
+        with warnings.catch_warnings():
+            # PEFT only warns of a tensor that the file lacks, and answers without it.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
+    except Exception as error:  # safetensors and PEFT raise many kinds; each means the same to the user
+        raise PipelineError(f"{adapter_folder}: the adapter cannot be loaded ({error}); train it again.") from error
+    replace_rows_after_lookup(adapted)
+    return adapted

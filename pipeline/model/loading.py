@@ -1,0 +1,166 @@
+"""Loading the 4-bit base model, teaching it the style tokens, attaching and saving the adapter."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import GenerationConfig as HFGenerationConfig
+
+from pipeline.compat import cpu_compute_dtype, dtype_argument
+from pipeline.config import (
+    PRESETS,
+    Preset,
+    QuantizationConfig,
+    Target,
+    get_target,
+    with_compute_dtype,
+)
+from pipeline.distributed import is_sharded, local_gpu
+from pipeline.errors import PipelineError
+from pipeline.files import weights_digest
+from pipeline.model.adapter import apply_adapter
+from pipeline.model.base_models import base_model_folder
+from pipeline.model.dequantize import for_inference
+from pipeline.model.openmp import in_passing_thread
+from pipeline.model.quantization_report import QuantizationCensus, quantization_census
+from pipeline.model.style_embeddings import add_style_rows
+from pipeline.model.tokenizer import load_tokenizer
+from pipeline.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+def hardware_preset(preset: Preset, device: str) -> Preset:
+    """The preset with the arithmetic that ``device`` really has.
+
+    Raises:
+        PipelineError: ``cuda`` was asked for and there is none; the run would silently be another one.
+    """
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise PipelineError("no CUDA device found; choose a CPU target or run on a machine with a GPU.")
+        return preset
+    return with_compute_dtype(preset, cpu_compute_dtype())
+
+
+def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:
+    """The base model in 4-bit on one device, style tokens not yet added.
+
+    Raises:
+        PipelineError: The folder holds no loadable safetensors weights.
+    """
+    dtype = getattr(torch, quantization.compute_dtype)
+    place = local_gpu() if device == "cuda" else "cpu"
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.quant_type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if is_sharded() else None,  # FSDP leaves integers whole on every GPU
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            # transformers 5 quantises even under a config that says load_in_4bit=False.
+            quantization_config=four_bit if quantization.load_in_4bit else None,
+            device_map={"": place},
+            # On a CPU the fused kernel is slower for sequences as short as these, and trains a fifth slower.
+            attn_implementation="eager" if device == "cpu" else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **dtype_argument(dtype),
+        )
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{folder}: the base model cannot be loaded ({error}).") from error
+    # The checkpoint's own decoding defaults would fill whatever a preset leaves unset.
+    model.generation_config = HFGenerationConfig(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.eos_token_id,
+    )
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, ready to answer.
+
+    Attributes:
+        model: The model in evaluation mode.
+        tokenizer: Its tokenizer with the style tokens.
+        target: The base it stands on.
+    """
+
+    model: Any
+    tokenizer: Any
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel(LoadedModel):
+    """A run's base and adapter, ready to answer.
+
+    Attributes:
+        adapter_sha256: Digest of the adapter's weights.
+        census: How the base was loaded, counted before the model was made ready for inference.
+    """
+
+    adapter_sha256: str
+    census: QuantizationCensus
+
+
+@in_passing_thread
+def load_trained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> TrainedModel:
+    """Load what a run trained: the 4-bit base with its adapter.
+
+    Args:
+        run: A completed run.
+        device: ``cpu`` or ``cuda``; the run's own when None.
+        base_model: Folder of the base weights, for targets whose weights the user keeps.
+
+    Raises:
+        PipelineError: The run is not complete, or its adapter is missing, changed, damaged or made for another base.
+    """
+    record = run.read_record()
+    if record["status"] != "completed":
+        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; train it to its end first.")
+    if not (run.adapter / "adapter_config.json").is_file():
+        raise PipelineError(f"{run.adapter}: holds no adapter; train again in another folder.")
+    adapter_sha256 = weights_digest(run.adapter)
+    if adapter_sha256 != record["adapter"]["sha256"]:
+        raise PipelineError(f"{run.adapter}: not the adapter that this run trained; restore it or train again.")
+    base = _load_run_base(record, device, base_model)
+    census = quantization_census(base.model)
+    adapted = for_inference(apply_adapter(base.model, base.tokenizer, run.adapter))
+    return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
+
+
+@in_passing_thread
+def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> LoadedModel:
+    """Load what a run started from: the same base in the same arithmetic, style rows added, without the adapter.
+
+    Args:
+        run: A run, complete or not.
+        device: As for ``load_trained``.
+        base_model: As for ``load_trained``.
+
+    Raises:
+        PipelineError: There is no run, or the base weights are missing.
+    """
+    base = _load_run_base(run.read_record(), device, base_model)
+    add_style_rows(base.model, base.tokenizer)
+    return LoadedModel(for_inference(base.model.eval()), base.tokenizer, base.target)
+
+
+def _load_run_base(record: dict[str, Any], device: str | None, base_model: str | None) -> LoadedModel:
+    target, device = get_target(record["target"]), device or record["device"]
+    folder = base_model_folder(target, base_model)
+    quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
+    tokenizer = load_tokenizer(folder, target)
+    return LoadedModel(load_base(folder, quantization, device), tokenizer, target)

@@ -1,0 +1,46 @@
+"""A target's tokenizer, made ready for the style tokens; needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Style, Target
+from pipeline.errors import PipelineError
+from pipeline.model.base_models import chat_template
+
+
+def load_tokenizer(folder: Path, target: Target) -> Any:
+    """The tokenizer with a chat template, a pad token and the two style tokens.
+
+    Raises:
+        PipelineError: The folder holds no tokenizer, or a style token splits into several ids.
+    """
+    from transformers import AddedToken, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{folder}: no usable tokenizer ({error}); put the model's tokenizer files there."
+        ) from error
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = chat_template(target)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.add_tokens(
+        [AddedToken(style.token, special=True, normalized=False) for style in Style], special_tokens=True
+    )
+    for style in Style:
+        if tokenizer(style.token, add_special_tokens=False)["input_ids"] != [
+            tokenizer.convert_tokens_to_ids(style.token)
+        ]:
+            raise PipelineError(
+                f"{folder}: the tokenizer splits {style.token}; use a tokenizer that keeps added tokens whole."
+            )
+    return tokenizer
+
+
+def style_token_ids(tokenizer: Any) -> list[int]:
+    """Ids of the two style tokens, in the order of ``Style``."""
+    return [tokenizer.convert_tokens_to_ids(style.token) for style in Style]

@@ -1,0 +1,188 @@
+"""A memory and time plan made before a run: what it will need on a device, whether it fits, and what to do if not."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import GIB, Preset, Target, TrainingConfig, resolve_preset, with_compute_dtype
+from pipeline.data.batches import padded_length, training_batches
+from pipeline.errors import PipelineError
+from pipeline.memory import missing_libraries_bytes, resident_bytes
+from pipeline.model.shapes import MistralShape
+from pipeline.planning.devices import GPUS, Device, this_device
+from pipeline.planning.memory_estimate import PHASES, MicroBatch, Needs
+
+CPU_FLOPS_PER_THREAD = 32e9
+"""Fitted to the recorded embedded run, two threads with AVX-512 bfloat16; other CPUs differ by a small factor."""
+LAYER_PASS_S = 5.5e-3
+"""Seconds that Python and kernel launches take for one pass through one layer: fitted to the 1.78 examples/s of one
+golden run on an H200, where arithmetic and memory traffic are a tenth of the time."""
+GPU_EFFICIENCY = 0.5
+"""Assumed share of a data sheet's arithmetic rate that such short sequences reach; not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will need on a device.
+
+    Attributes:
+        needs: Model, preset and kind of device.
+        device: Where.
+        batches: The micro-batches of the whole run.
+        components: Bytes of each component in each of ``PHASES``.
+    """
+
+    needs: Needs
+    device: Device
+    batches: Sequence[MicroBatch]
+    components: dict[str, tuple[int, int, int]]
+
+    @property
+    def phase_bytes(self) -> tuple[int, ...]:
+        """The sum of each phase."""
+        return tuple(sum(column) for column in zip(*self.components.values(), strict=True))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The largest phase: the driver's figure on a GPU, resident memory on a CPU."""
+        return max(self.phase_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has that much."""
+        return self.peak_bytes <= self.device.available_bytes
+
+    @property
+    def examples(self) -> int:
+        """Of all passes."""
+        return sum(batch.examples for batch in self.batches)
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest example."""
+        return max(batch.longest_tokens for batch in self.batches)
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds of training, roughly; None where the device's speed is not known.
+
+        Frozen weights have no gradients of their own, so a pass back costs as much as one forward, and checkpointing
+        one more; each product unpacks the 4-bit weights anew.
+        """
+        needs, shape, gpu = self.needs, self.needs.shape, self.device.gpu
+        passes = 3 if needs.preset.training.gradient_checkpointing else 2
+        head_passes = 2 if needs.preset.adapter.trains_style_rows_only else 3
+        decoder = sum(batch.tokens for batch in self.batches) * passes * needs.projection_parameters
+        rows = sum(batch.logit_rows for batch in self.batches)
+        operations = 2 * (decoder + rows * head_passes * shape.vocabulary_size * shape.hidden_size)
+        if self.device.kind == "cpu":
+            return operations / (CPU_FLOPS_PER_THREAD * self.device.threads)
+        if gpu is None:
+            return None
+        traffic_bytes = passes * (needs.quantized_bytes + 2 * needs.compute_bytes * needs.projection_parameters)
+        batch_s = LAYER_PASS_S * passes * shape.layers + traffic_bytes / (gpu.bandwidth_gb_per_s * 1e9)
+        return operations / (GPU_EFFICIENCY * gpu.bf16_tflops * 1e12) + len(self.batches) * batch_s
+
+    def table(self) -> str:
+        """The components in GiB, a column for each phase."""
+        rows: list[tuple[str, ...]] = [("GiB", *PHASES)]
+        rows += [(name, *(f"{size / GIB:.3f}" for size in sizes)) for name, sizes in self.components.items()]
+        rows.append(("total", *(f"{size / GIB:.3f}" for size in self.phase_bytes)))
+        return "\n".join(f"{name:22}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in rows)
+
+    def describe_run(self) -> str:
+        """Sizes of the model, what is trained and the data, in words."""
+        needs, preset = self.needs, self.needs.preset
+        return (
+            f"{preset.name}, {preset.quantization.compute_dtype}: {needs.shape.parameter_count:,} parameters; "
+            f"{needs.trained_parameters:,} trained ones make an adapter file of {needs.adapter_bytes / 1e6:,.1f} MB; "
+            f"{self.examples} examples of at most {self.longest_tokens} tokens, "
+            f"{preset.training.micro_batch_size} at a time"
+        )
+
+    def describe_time(self) -> str:
+        """How long training takes, in words."""
+        if self.duration_s is None:
+            return f"time: unknown, {self.device.name} is not in the table of GPUs"
+        return f"time: about {self.duration_s / 60:.1f} min, {self.examples / self.duration_s:.2f} examples/s"
+
+    def describe_fit(self) -> str:
+        """The peak and what the device has, in words."""
+        phase = PHASES[self.phase_bytes.index(self.peak_bytes)]
+        available = f"{self.device.available_bytes / GIB:.2f} GiB of {self.device.name}"
+        verdict = "fits" if self.fits else "does not fit"
+        return f"peak: {self.peak_bytes / GIB:.2f} GiB ({phase}); {verdict} the {available}"
+
+
+def make_plan(preset: Preset, shape: MistralShape, data: Any, device: Device) -> Plan:
+    """Plan one run; on a CPU, what this process holds now counts as what the run's process holds before it loads.
+
+    Args:
+        preset: Its ``compute_dtype`` as the device has it.
+        shape: The base model's, style rows included in its vocabulary.
+        data: As for ``micro_batches``.
+        device: Where.
+    """
+    needs, batches = Needs(shape, preset, device.kind), micro_batches(data, preset.training)
+    process_bytes = resident_bytes() + missing_libraries_bytes()
+    return Plan(needs, device, batches, needs.components(batches, process_bytes))
+
+
+def micro_batches(data: Any, training: TrainingConfig) -> list[MicroBatch]:
+    """The micro-batches that training will make of tokenised data, in its order.
+
+    Args:
+        data: Columns ``length``, ``prompt_length`` (tokens) and ``style``, as ``encoded_dataset`` returns them.
+        training: Sizes, seed and order.
+
+    Raises:
+        PipelineError: There is no example.
+    """
+    lengths, prompts = list(data["length"]), list(data["prompt_length"])
+    if not lengths:
+        raise PipelineError("the data holds no example; name other data with --data.")
+    batches = []
+    for members in training_batches(list(data["style"]), lengths, training):
+        longest = padded_length(max(lengths[index] for index in members), training.pad_to_multiple)
+        # The position before the first answer token predicts it.
+        batches.append(MicroBatch(len(members), longest, longest - min(prompts[index] for index in members) + 1))
+    return batches
+
+
+def remedy(plan: Plan, target: Target, data: Any) -> str:
+    """What to do about a plan that does not fit: the lean preset if that would, else a larger device."""
+    needs = plan.needs
+    lean = with_compute_dtype(resolve_preset("lean", target), needs.preset.quantization.compute_dtype)
+    if needs.preset.name != lean.name:
+        smaller = make_plan(lean, needs.shape, data, plan.device)
+        if smaller.fits:
+            return f"train with --preset lean, which needs {smaller.peak_bytes / GIB:.2f} GiB"
+    if plan.device.kind == "cpu":
+        return f"close other programs, or shorten the longest example ({plan.longest_tokens} tokens)"
+    larger = [gpu for gpu in GPUS.values() if gpu.usable_gib * GIB >= plan.peak_bytes]
+    if not larger:
+        return f"no GPU of the table is large enough; shorten the longest example ({plan.longest_tokens} tokens)"
+    best = min(larger, key=lambda gpu: gpu.usable_gib)
+    return f"use a larger GPU ({best.name} has {best.usable_gib:g} GiB) or free what else uses this one"
+
+
+def warn_of_memory(target: Target, preset: Preset, folder: Path, vocabulary_size: int, data: Any, kind: str) -> None:
+    """Say on standard error, in one line, that a run is not going to fit what is free now, or cannot be planned."""
+    try:
+        shape = with_vocabulary(MistralShape.of_folder(folder), vocabulary_size)
+    except PipelineError as error:
+        print(f"memory: not planned: {error}", file=sys.stderr)
+        return
+    plan = make_plan(preset, shape, data, this_device(kind))
+    if not plan.fits:
+        print(f"memory: {plan.describe_fit()}; {remedy(plan, target, data)}.", file=sys.stderr)
+
+
+def with_vocabulary(shape: MistralShape, tokens: int) -> MistralShape:
+    """The shape once its embeddings have grown to the tokenizer's length, which counts the style tokens."""
+    return dataclasses.replace(shape, vocabulary_size=max(shape.vocabulary_size, tokens))

@@ -1,0 +1,1 @@
+"""What makes a trained model releasable: its fingerprint, its verdict, its export."""

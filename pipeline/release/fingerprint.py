@@ -1,0 +1,137 @@
+"""What a verdict is about: digests of everything that decides how a trained model answers, and where it was judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import GENERATION_PRESETS, PRESETS, get_target
+from pipeline.errors import PipelineError
+from pipeline.files import sha256_of, weights_digest
+from pipeline.model.base_models import base_model_folder
+from pipeline.run_folder import RunFolder, package_versions
+
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
+"""Patterns of the files that a tokenizer is read from; the chat template counts as it renders, wherever it lies."""
+
+_WRITER_NOTES = frozenset({"transformers_version", "_name_or_path"})
+
+
+def identity(run: RunFolder, *, base_model: str | None = None, device: str | None = None) -> dict[str, Any]:
+    """Name everything that a verdict about a run is bound to.
+
+    Args:
+        run: A completed run.
+        base_model: Folder of the base weights, for targets whose weights the user keeps.
+        device: ``cpu`` or ``cuda``, where the model runs; the run's own when None.
+
+    Returns:
+        JSON values: ``target``, one ``*_sha256`` for each part, ``style_token_ids``, and ``environment`` with
+        ``device``, ``gpu``, ``compute_dtype`` and ``packages``.
+
+    Raises:
+        PipelineError: The run is not complete, or the base weights are not on this machine.
+    """
+    return {**run_identity(run), **base_identity(run, base_model), "environment": environment(run, device)}
+
+
+def run_identity(run: RunFolder) -> dict[str, Any]:
+    """The part of ``identity`` that a run folder and the pipeline's settings decide.
+
+    Raises:
+        PipelineError: The run is not complete, or its record or adapter lacks something.
+    """
+    record = run.read_record()
+    if _recorded(run, record, "status") != "completed":
+        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; train it to its end first.")
+    preset = _recorded(run, record, "preset")
+    quantization = {
+        "trained": _recorded(run, preset, "quantization"),
+        # Loading takes the preset of the installed pipeline, which may have changed since.
+        "loaded": dataclasses.asdict(_installed_preset(run, preset).quantization),
+    }
+    generation = {style: dataclasses.asdict(config) for style, config in GENERATION_PRESETS.items()}
+    return {
+        "target": get_target(_recorded(run, record, "target")).name,
+        "adapter_sha256": weights_digest(run.adapter),
+        "adapter_config_sha256": sha256_of(run.adapter / "adapter_config.json"),
+        "quantization_sha256": _canonical_sha256(quantization),
+        "generation_sha256": _canonical_sha256(generation),
+        "data_sha256": _recorded(run, _recorded(run, record, "data"), "sha256"),
+    }
+
+
+def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, Any]:
+    """The part of ``identity`` that the base model's folder decides.
+
+    Raises:
+        PipelineError: The base weights or their tokenizer are not on this machine.
+    """
+    from pipeline.model.tokenizer import load_tokenizer, style_token_ids
+
+    target = get_target(_recorded(run, run.read_record(), "target"))
+    folder = base_model_folder(target, base_model)
+    tokenizer = load_tokenizer(folder, target)
+    tokenizer_files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
+    return {
+        "base_model_sha256": weights_digest(folder),
+        "base_config_sha256": _canonical_sha256(_model_config(folder / "config.json")),
+        "tokenizer_sha256": sha256_of(*tokenizer_files),
+        "chat_template_sha256": _canonical_sha256(tokenizer.chat_template),
+        "style_token_ids": style_token_ids(tokenizer),
+    }
+
+
+def environment(run: RunFolder, device: str | None = None) -> dict[str, Any]:
+    """Where the model runs: device, GPU, arithmetic and the packages that decide a run's numbers.
+
+    Args:
+        run: The run.
+        device: ``cpu`` or ``cuda``; the run's own when None. Without a GPU it is ``cpu`` whatever was asked for.
+
+    Raises:
+        PipelineError: The run's record lacks something.
+    """
+    import torch
+
+    from pipeline.model.loading import hardware_preset
+
+    record = run.read_record()
+    wanted = device or _recorded(run, record, "device")
+    actual = "cuda" if wanted == "cuda" and torch.cuda.is_available() else "cpu"
+    preset = hardware_preset(_installed_preset(run, _recorded(run, record, "preset")), actual)
+    return {
+        "device": actual,
+        "gpu": torch.cuda.get_device_name() if actual == "cuda" else None,
+        "compute_dtype": preset.quantization.compute_dtype,
+        "packages": package_versions(),
+    }
+
+
+def _recorded(run: RunFolder, fields: Any, name: str) -> Any:
+    if not isinstance(fields, dict) or name not in fields:
+        raise PipelineError(f"{run.record_file}: holds no {name!r}; restore the file or train again.")
+    return fields[name]
+
+
+def _installed_preset(run: RunFolder, preset: Any) -> Any:
+    name = _recorded(run, preset, "name")
+    if name not in PRESETS:
+        raise PipelineError(f"{run.record_file}: preset.name is {name!r}, not one of: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def _model_config(path: Path) -> dict[str, Any]:
+    """The model's shape and settings, without what the writing program says about itself."""
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path}: cannot be read ({error}); restore the base model's files.") from error
+    return {name: value for name, value in config.items() if name not in _WRITER_NOTES}
+
+
+def _canonical_sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,160 @@
+"""Whether a verdict covers a trained adapter: the gate judges it again, and everything it names is computed anew."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.release.fingerprint import base_identity, environment, run_identity
+from pipeline.run_folder import RunFolder
+
+SCHEMA_VERSION = 1
+GATE_GROUP = "verbosity.gate"
+"""Entry points of installed gates; the pipeline knows no gate by name."""
+
+_FIELDS: Mapping[str, type] = {
+    "subject": dict,
+    "decision": str,
+    "identity": dict,
+    "criteria_version": str,
+    "criteria": list,
+    "provenance": dict,
+    "seal": dict,
+}
+
+
+def read_verdict(path: Path) -> dict[str, Any]:
+    """The content of a ``verdict.json``.
+
+    Raises:
+        PipelineError: The file is missing, damaged, or not a verdict of the schema that is read here.
+    """
+    try:
+        verdict = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PipelineError(f"{path}: no verdict here ({error.strerror}); run the acceptance first.") from error
+    except (ValueError, RecursionError) as error:
+        raise PipelineError(f"{path}: damaged ({error}); restore it or run the acceptance again.") from error
+    if not isinstance(verdict, dict) or verdict.get("schema_version") != SCHEMA_VERSION:
+        raise PipelineError(
+            f"{path}: schema_version is not {SCHEMA_VERSION}, so this is no verdict that can be read; give the "
+            "verdict.json of an acceptance made with this version."
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(verdict.get(name), kind):
+            raise PipelineError(f"{path}: {name} is missing or damaged; restore it or run the acceptance again.")
+    return verdict
+
+
+def find_run(folder: Path) -> RunFolder:
+    """The run that a folder is, or is the adapter of.
+
+    Raises:
+        PipelineError: There is no ``run.json``, which names target, preset and data.
+    """
+    for candidate in (folder, folder.resolve().parent):
+        run = RunFolder(candidate)
+        if run.record_file.is_file() and folder.resolve() in (run.path.resolve(), run.adapter.resolve()):
+            return run
+    raise PipelineError(
+        f"{folder}: neither a run folder nor the adapter/ inside one; run.json is needed beside adapter/, because it "
+        "names target, preset and data."
+    )
+
+
+def check_verdict(
+    path: Path,
+    adapter: Path | RunFolder,
+    *,
+    base_model: str | None = None,
+    device: str | None = None,
+    note_environment: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Say everything that keeps a verdict from covering an adapter as it would run on this machine.
+
+    Args:
+        path: The ``verdict.json``.
+        adapter: The run folder, or the adapter folder inside it.
+        base_model: Folder of the base weights, for targets whose weights the user keeps.
+        device: ``cpu`` or ``cuda``; the run's own when None.
+        note_environment: Takes differences of device and packages instead of their being complaints, so that a CPU
+            machine can verify what a GPU was judged on.
+
+    Returns:
+        Complaints, each naming its field; empty where the verdict covers the adapter.
+
+    Raises:
+        PipelineError: The verdict or the run cannot be read, or no gate is installed.
+    """
+    verdict = read_verdict(path)
+    run = adapter if isinstance(adapter, RunFolder) else find_run(adapter)
+    run.read_record()
+    complaints = [complaint for recheck in _gates() for complaint in recheck(verdict)]
+    if verdict["decision"] != "ACCEPTED":
+        complaints.append(f"decision: {verdict['decision']}, not ACCEPTED")
+    if verdict["subject"].get("access") != "model":
+        complaints.append("subject.access: a running server was judged, not an adapter")
+    recorded = {name: value for name, value in verdict["identity"].items() if name != "environment"}
+    complaints += _identity_complaints(recorded, run, base_model)
+    differences = list(_differences("identity.environment", verdict["identity"].get("environment"), run, device))
+    if note_environment is None:
+        return complaints + differences
+    for difference in differences:
+        note_environment(difference)
+    return complaints
+
+
+def _gates() -> list[Callable[[Mapping[str, Any]], list[str]]]:
+    found = importlib.metadata.entry_points(group=GATE_GROUP, name="recheck")
+    if not found:
+        raise PipelineError(
+            f"no gate is installed that could judge the verdict again (entry point recheck of {GATE_GROUP}); "
+            "install the project with its gate: pip install -e ."
+        )
+    gates = []
+    for entry in found:
+        try:
+            gates.append(entry.load())
+        except Exception as error:  # whatever a foreign module raises when it is imported
+            raise PipelineError(f"the gate {entry.value} cannot be loaded ({error}); reinstall it.") from error
+    return gates
+
+
+def _identity_complaints(recorded: Mapping[str, Any], run: RunFolder, base_model: str | None) -> list[str]:
+    current: dict[str, Any] = {}
+    complaints = []
+    for part in (partial(run_identity, run), partial(base_identity, run, base_model)):
+        try:
+            current |= part()
+        except PipelineError as error:  # what cannot be computed anew is not covered
+            complaints.append(f"identity: cannot be computed here: {error}")
+    for name, value in current.items():
+        if name not in recorded:
+            complaints.append(f"identity.{name}: not in the verdict; run the acceptance again")
+        elif recorded[name] != value:
+            complaints.append(f"identity.{name}: stale: judged {_show(recorded[name])}, here {_show(value)}")
+    if not complaints:
+        complaints += [f"identity.{name}: unknown here" for name in recorded if name not in current]
+    return complaints
+
+
+def _differences(field: str, judged: object, run: RunFolder, device: str | None) -> Iterator[str]:
+    before, here = _flat(judged, field), _flat(environment(run, device), field)
+    for name in sorted(before.keys() | here.keys()):
+        if name not in before or name not in here or before[name] != here[name]:
+            yield f"{name}: judged with {_show(before.get(name))}, here {_show(here.get(name))}"
+
+
+def _flat(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: leaf for inner, part in value.items() for key, leaf in _flat(part, f"{name}.{inner}").items()}
+
+
+def _show(value: object) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else json.dumps(value)

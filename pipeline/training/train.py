@@ -1,0 +1,274 @@
+"""Training one adapter with transformers' ``Trainer``: recorded step by step, resumable, saved whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+
+from pipeline.compat import checkpointing_arguments, load_to_numbered_cpus, warmup_arguments
+from pipeline.config import GIB, Preset, Target
+from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
+from pipeline.data.store import tokenised
+from pipeline.distributed import (
+    accumulation_per_process,
+    is_first_process,
+    is_sharded,
+    process_count,
+    require_same_sharding,
+    require_shardable,
+    sum_over_processes,
+)
+from pipeline.environment import environment_values
+from pipeline.errors import PipelineError
+from pipeline.files import weights_digest, write_text
+from pipeline.memory import peak_memory, resident_bytes
+from pipeline.model.adapter import attach_adapter, save_adapter
+from pipeline.model.base_models import base_model_folder
+from pipeline.model.loading import hardware_preset, load_base
+from pipeline.model.quantization_report import quantization_census
+from pipeline.model.style_embeddings import add_style_rows
+from pipeline.model.tokenizer import load_tokenizer
+from pipeline.planning.plan import warn_of_memory
+from pipeline.run_folder import RunFolder, checkpoint_step, package_versions
+from pipeline.training.callbacks import (
+    StepMetrics,
+    StopWhenAsked,
+    require_tensorboard,
+    tensorboard_callback,
+    termination_asked,
+)
+from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
+from pipeline.training.plot import draw_training
+from pipeline.training.trainer import StepRecordingTrainer
+
+
+class TrainingStoppedError(PipelineError):
+    """Training was asked to stop, and did so with a checkpoint."""
+
+    exit_status = 128 + signal.SIGTERM
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """Everything that decides a run, and who is told of its steps."""
+
+    target: Target
+    preset: Preset
+    data: Path
+    output: Path
+    device: str
+    base_model: str | None = None
+    tensorboard: bool = False
+
+
+def train(request: TrainingRequest) -> dict[str, Any]:
+    """Train an adapter, or finish the run that ``request.output`` already holds.
+
+    Under torchrun or accelerate every process calls it, and the first one writes the run.
+
+    Returns:
+        The run's record, as in ``run.json``.
+
+    Raises:
+        PipelineError: Bad data, missing weights, another run in the folder, a loss that is not finite, a disk or memory
+            that is full; or SIGTERM came, and what was trained so far is saved.
+    """
+    if request.tensorboard:
+        require_tensorboard()
+    require_shardable(request.preset, request.device)
+    job = _prepare(request)
+    run, training = job.run, job.preset.training
+    if not is_first_process():
+        return _follow(job)
+    with run.locked():
+        earlier = run.open(job.identity)
+        if earlier is not None and earlier["status"] == "completed":
+            return earlier
+        if not is_sharded():  # the plan is one of a whole model
+            warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
+        settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
+        before = {"rss_before_load_gib": resident_bytes() / GIB}  # differs by half a GiB between builds of torch
+        run.update(**job.identity, **settings, **before, status="running")
+        try:
+            run.update(**_train(job), status="completed", reason=None)
+        except BaseException as error:
+            stopped = isinstance(error, TrainingStoppedError)
+            with contextlib.suppress(OSError):  # a full disk cannot take the reason either
+                run.update(status="stopped" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
+            if remedy := _remedy(error):
+                raise PipelineError(f"{run.path}: {remedy}, and run the command again: {run.progress()}") from error
+            raise
+        run.discard_checkpoints()
+        return run.read_record()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """A request with everything that it names at hand.
+
+    Attributes:
+        request: What was asked for.
+        preset: The preset in the arithmetic of the hardware.
+        base_folder: The base model.
+        tokenizer: Its tokenizer, style tokens added.
+        data: The encoded examples.
+        identity: What must be equal for an earlier run to go on.
+        run: Where this process writes.
+        checkpoints: Where all processes keep their checkpoints.
+    """
+
+    request: TrainingRequest
+    preset: Preset
+    base_folder: Path
+    tokenizer: Any
+    data: Any
+    identity: dict[str, Any]
+    run: RunFolder
+    checkpoints: RunFolder
+
+
+def _prepare(request: TrainingRequest) -> _Job:
+    preset = hardware_preset(request.preset, request.device)
+    base_folder = base_model_folder(request.target, request.base_model)
+    tokenizer = load_tokenizer(base_folder, request.target)
+    data, data_identity = tokenised(request.data, tokenizer, base_folder, preset.training)
+    identity = {
+        "target": request.target.name,
+        "device": request.device,
+        "preset": preset.describe(),
+        "data": data_identity,
+        "base_model_sha256": weights_digest(base_folder),
+    }
+    run = RunFolder(request.output)
+    return _Job(request, preset, base_folder, tokenizer, data, identity, run, run)
+
+
+def _follow(job: _Job) -> dict[str, Any]:
+    """Train along with the first process; what this one would write is thrown away, but for its part of checkpoints."""
+    if job.run.record_file.exists() and (earlier := job.run.read_record())["status"] == "completed":
+        return earlier
+    with tempfile.TemporaryDirectory() as scratch:
+        return _train(dataclasses.replace(job, run=RunFolder(Path(scratch))))
+
+
+def _train(job: _Job) -> dict[str, Any]:
+    """Load, train and save; returns the run's figures."""
+    run, training, data = job.run, job.preset.training, job.data
+    model = load_base(job.base_folder, job.preset.quantization, job.request.device)
+    run.update(quantization=dataclasses.asdict(quantization_census(model)))
+    add_style_rows(model, job.tokenizer)
+    torch.manual_seed(training.seed)
+    adapted = attach_adapter(model, job.tokenizer, job.preset)
+    if job.preset.adapter.trains_style_rows_only:
+        use_answer_loss(adapted)
+    if not training.upcast_embeddings:
+        share_inputs(adapted)
+    batches = training_batches(list(data["style"]), list(data["length"]), training)
+    figures = _optimize(adapted, batches, job)
+    save_adapter(adapted, run.adapter)
+    write_text(run.training_figure, draw_training(run.read_metrics()))
+    size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
+    return {**figures, "adapter": {"sha256": weights_digest(run.adapter), "size_bytes": size_bytes}}
+
+
+def _remedy(error: BaseException) -> str | None:
+    """What a user can do about an error of the machine; None for every other."""
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; make room or choose another --output"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
+        return f"out of memory ({error}); close what else uses it or train with --preset lean"
+    return None
+
+
+def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, Any]:
+    """Run the trainer over the micro-batches in their order and return the run's figures."""
+    run, device, training = job.run, job.request.device, job.preset.training
+    order, lengths = [index for batch in batches for index in batch], list(job.data["length"])
+    trainer = StepRecordingTrainer(
+        batches,
+        model=model,
+        args=_trainer_arguments(job, len(order)),
+        train_dataset=job.data,
+        data_collator=partial(_tensors, pad_id=job.tokenizer.pad_token_id, multiple=training.pad_to_multiple),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    checkpoint = job.checkpoints.last_checkpoint()
+    if checkpoint:
+        require_same_sharding(checkpoint)
+        load_to_numbered_cpus()
+    step = checkpoint_step(checkpoint) if checkpoint else 0
+    earlier_s = run.keep_metrics_until(step)
+    trainer.add_callback(StepMetrics(run, trainer, device, earlier_s))
+    if job.request.tensorboard and is_first_process():
+        trainer.add_callback(tensorboard_callback(run, step))
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    with termination_asked() as asked:
+        trainer.add_callback(StopWhenAsked(asked))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if sum_over_processes(float(asked.is_set())) and trainer.state.global_step < trainer.state.max_steps:
+        raise TrainingStoppedError(f"{run.path}: stopped as asked; run the command again: {run.progress()}")
+    duration_s = earlier_s + time.perf_counter() - started
+    return {
+        "planned_steps": trainer.state.max_steps,
+        "completed_steps": trainer.state.global_step,
+        "resumed_from": checkpoint.name if checkpoint else None,
+        "duration_s": duration_s,
+        "examples_per_s": len(order) / duration_s,
+        "tokens": sum(lengths[index] for index in order),
+        "peak_memory": peak_memory(device),
+    }
+
+
+def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
+    training, device = job.preset.training, job.request.device
+    together: dict[str, Any] = {}
+    if process_count() > 1:
+        together = {"average_tokens_across_devices": True, "ddp_find_unused_parameters": False}
+        together["accelerator_config"] = {"even_batches": False}  # the processes' micro-batches differ in size
+        together["ddp_backend"] = "gloo" if device == "cpu" else "nccl"
+    return TrainingArguments(
+        output_dir=str(job.checkpoints.checkpoints),
+        per_device_train_batch_size=training.micro_batch_size,
+        gradient_accumulation_steps=accumulation_per_process(training, examples),
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler,
+        num_train_epochs=1,  # the order that the trainer is given holds every pass, each shuffled anew
+        bf16=training.bf16,
+        optim=training.optimizer,
+        logging_steps=training.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=training.save_steps,
+        save_total_limit=training.save_total_limit,
+        dataloader_num_workers=training.loader_workers,
+        dataloader_pin_memory=training.pin_memory,
+        remove_unused_columns=False,
+        seed=training.seed,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        **together,
+        **warmup_arguments(training.warmup_ratio),
+        **checkpointing_arguments(training.gradient_checkpointing),
+    )
+
+
+def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) -> dict[str, Any]:
+    tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id, multiple).items()}
+    # A prompt's logits carry no loss and are as wide as the vocabulary; the last of them predicts the answer's start.
+    before = int((tensors["labels"] != IGNORED_LABEL).any(dim=0).nonzero()[0]) - 1
+    labels = tensors["labels"][:, before:]
+    return {**tensors, "labels": labels, "logits_to_keep": labels.shape[1]}

@@ -1,0 +1,110 @@
+"""Faults of generation, in the judged process and in the server alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config import Style
+from sabotage.replacing import replace
+
+LOOPED_TOKENS = 8
+STALL_S = 31
+
+
+def stall() -> None:
+    """The third single answer of a process takes longer than allowed."""
+    calls: list[int] = []
+
+    def broken(generate_batch: Any) -> Any:
+        def stalling(model: Any, tokenizer: Any, requests: Any, config: Any, **keywords: Any) -> Any:
+            calls.append(len(requests))
+            answers = generate_batch(model, tokenizer, requests, config, **keywords)
+            if len(requests) > 1 or calls.count(1) != 3:
+                return answers
+            time.sleep(STALL_S)
+            return [dataclasses.replace(answer, latency_s=answer.latency_s + STALL_S) for answer in answers]
+
+        return stalling
+
+    replace("pipeline.generation.generate:generate_batch", broken)
+
+
+def leave_adapter_out() -> None:
+    def broken(apply_adapter: Any) -> Any:
+        def apply_nothing(base: Any, tokenizer: Any, folder: Any) -> Any:
+            model = apply_adapter(base, tokenizer, folder)
+            for name, tensor in model.named_parameters():
+                if "lora_B" in name:
+                    tensor.data.zero_()
+            return model
+
+        return apply_nothing
+
+    replace("pipeline.model.adapter:apply_adapter", broken)
+
+
+def _with_styles(change: Callable[[Style | None], Style | None]) -> None:
+    replace(
+        "pipeline.generation.generate:styled_prompt_ids",
+        lambda styled: lambda tokenizer, prompt, style: styled(tokenizer, prompt, change(style)),
+    )
+
+
+def swap_tokens() -> None:
+    other = {Style.TERSE: Style.VERBOSE, Style.VERBOSE: Style.TERSE, None: None}
+    _with_styles(lambda style: other[style])
+
+
+def ask_tersely() -> None:
+    _with_styles(lambda style: Style.TERSE)
+
+
+def force_length() -> None:
+    def broken(generate_batch: Any) -> Any:
+        def forcing(model: Any, tokenizer: Any, requests: Any, config: Any, **keywords: Any) -> Any:
+            if all(style is Style.VERBOSE for _, style in requests):
+                config = dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90)
+            return generate_batch(model, tokenizer, requests, config, **keywords)
+
+        return forcing
+
+    replace("pipeline.generation.generate:generate_batch", broken)
+
+
+def _with_answers(change: Callable[[list[int], Any, Style | None], list[int]]) -> None:
+    """Change the tokens of each answer; `change` sees them without EOS, the tokenizer and the style."""
+
+    def broken(finished: Any) -> Any:
+        def changed(answer: list[int], tokenizer: Any, config: Any, latency_s: float, style: Any) -> Any:
+            whole = finished(answer, tokenizer, config, latency_s, style)
+            ids = change(list(whole.token_ids), tokenizer, style)
+            ended = whole.finish_reason == "eos" or len(ids) < len(whole.token_ids)
+            return finished([*ids, tokenizer.eos_token_id] if ended else ids, tokenizer, config, latency_s, style)
+
+        return changed
+
+    replace("pipeline.generation.generate:finished", broken)
+
+
+def cut_to_first_sentence() -> None:
+    def cut(ids: list[int], tokenizer: Any, style: Style | None) -> list[int]:
+        if style is not Style.TERSE:
+            return ids
+        ends = (end for end in range(1, len(ids)) if tokenizer.decode(ids[:end]).rstrip().endswith("."))
+        return ids[: next(ends, len(ids))]
+
+    _with_styles(lambda style: None)
+    _with_answers(cut)
+
+
+def loop() -> None:
+    _with_answers(lambda ids, tokenizer, style: (ids[:LOOPED_TOKENS] * len(ids))[: len(ids)])
+
+
+def shuffle_answer() -> None:
+    rng = random.Random(0)
+    _with_answers(lambda ids, tokenizer, style: rng.sample(ids, len(ids)))

@@ -1,0 +1,66 @@
+"""Verdicts made by hand: the acceptance of a subject whose every measure meets its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.criteria import Bound
+from harness.documented_criteria import DOCUMENTED, criteria_version
+from harness.seal import seal
+from harness.verdict import Subject
+
+JUDGED = Subject("tiny-mistral", learned=True, thresholds={"training.gpu_memory/peak_memory_gib": 6})
+
+
+def accepted_subject(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The subject's entry in the document of an acceptance, as far as a verdict takes from it."""
+    return {
+        "name": JUDGED.name,
+        "learned": JUDGED.learned,
+        "access": JUDGED.access,
+        "thresholds": dict(JUDGED.thresholds),
+        "decision": "ACCEPTED",
+        "identity": dict(identity),
+        "criteria": [
+            {
+                "id": criterion.id,
+                "outcome": "PASS",
+                "bounds": [_described(bound) for bound in JUDGED.bounds(criterion)],
+                "measurements": {bound.measure: _good_value(bound) for bound in JUDGED.bounds(criterion)},
+            }
+            for criterion in DOCUMENTED.values()
+        ],
+    }
+
+
+def document() -> dict[str, Any]:
+    """The rest of the document, as far as a verdict takes from it."""
+    provenance = {"git_commit": "08fd876", "git_dirty": False, "time_utc": "2025-01-01T00:00:00+00:00", "os": "Linux"}
+    return {"criteria_version": criteria_version(), "provenance": provenance}
+
+
+def resealed(verdict: Mapping[str, Any], key: bytes | None = None) -> dict[str, Any]:
+    """The verdict with a seal over what it holds now, as a forger would make it."""
+    entry = {**verdict["subject"], **{name: verdict[name] for name in ("decision", "identity", "criteria")}}
+    return seal(entry, verdict, key)
+
+
+def criterion(verdict: Mapping[str, Any], criterion_id: str) -> Any:
+    """One criterion's entry."""
+    return next(entry for entry in verdict["criteria"] if entry["id"] == criterion_id)
+
+
+def _described(bound: Bound) -> dict[str, Any]:
+    names = ("measure", "comparison", "threshold", "unit", "confidence")
+    # A document says more about a bound than a verdict keeps.
+    return {**{name: getattr(bound, name) for name in names}, "limit": bound.limit}
+
+
+def _good_value(bound: Bound) -> Any:
+    if bound.confidence is not None:
+        successes = 120 if bound.comparison == ">=" else 0
+        return {"successes": successes, "trials": 120, "share": successes / 120}
+    if isinstance(bound.threshold, bool):
+        return bound.threshold
+    return bound.threshold + {"<": -1.0, ">": 1.0}.get(bound.comparison, 0.0)
