@@ -123,19 +123,17 @@ def _point(work: Path, count: int) -> dict[str, Any]:
 def _without_adapter() -> tuple[Any, Any]:
     """The 4-bit base with the style tokens' starting rows and a fresh adapter, which changes nothing (its B is 0)."""
     from pipeline.model.adapter import attach_adapter
-    from pipeline.model.base_models import base_model_folder
+    from pipeline.model.base_models import open_base_model
     from pipeline.model.dequantize import for_inference
     from pipeline.model.loading import hardware_preset, load_base
     from pipeline.model.style_embeddings import add_style_rows
-    from pipeline.model.tokenizer import load_tokenizer
 
     target = get_target(DEFAULT_TARGET)
-    folder = base_model_folder(target)
+    files = open_base_model(target)
     preset = hardware_preset(resolve_preset("lean", target), target.device)
-    tokenizer = load_tokenizer(folder, target)
-    base = load_base(folder, preset.quantization, target.device)
-    add_style_rows(base, tokenizer)
-    return for_inference(attach_adapter(base, tokenizer, preset).eval()), tokenizer
+    base = load_base(files.folder, preset.quantization, target.device)
+    add_style_rows(base, files.tokenizer)
+    return for_inference(attach_adapter(base, files.tokenizer, preset).eval()), files.tokenizer
 
 
 def _ask(model_and_tokenizer: tuple[Any, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -48,11 +48,9 @@ def read_once(path: Path) -> dict[str, Any]:
     """Read and tokenise a file as training does, then take it from the cache; figures of this process."""
     from pipeline.data.formats import find_sources
     from pipeline.data.store import EncodingRequest, encoded_dataset
-    from pipeline.model.base_models import base_model_folder
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_base_model
 
-    target = get_target(DEFAULT_TARGET)
-    tokenizer = load_tokenizer(base_model_folder(target), target)
+    tokenizer = open_base_model(get_target(DEFAULT_TARGET)).tokenizer
     before_mib = peak_resident_bytes() / MIB
     request = EncodingRequest(find_sources(path), tokenizer, "benchmark", 2048, None)
     started = time.perf_counter()

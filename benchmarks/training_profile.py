@@ -63,19 +63,18 @@ def measure() -> dict[str, Any]:
     from pipeline.data.batches import training_batches
     from pipeline.data.store import tokenised
     from pipeline.model.adapter import attach_adapter
-    from pipeline.model.base_models import base_model_folder
+    from pipeline.model.base_models import open_base_model
     from pipeline.model.loading import hardware_preset, load_base
     from pipeline.model.style_embeddings import add_style_rows
-    from pipeline.model.tokenizer import load_tokenizer
     from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
     from pipeline.training.train import _tensors
 
     target = get_target(DEFAULT_TARGET)
     preset = hardware_preset(resolve_preset("lean", target, max_examples=EXAMPLES, epochs=1), "cpu")
-    folder = base_model_folder(target)
-    tokenizer = load_tokenizer(folder, target)
-    data, _ = tokenised(TRAINING_DATA, tokenizer, folder, preset.training)
-    base = load_base(folder, preset.quantization, "cpu")
+    files = open_base_model(target)
+    tokenizer = files.tokenizer
+    data, _ = tokenised(TRAINING_DATA, tokenizer, files.folder, preset.training)
+    base = load_base(files.folder, preset.quantization, "cpu")
     add_style_rows(base, tokenizer)
     model = attach_adapter(base, tokenizer, preset).train()
     use_answer_loss(model)

@@ -35,7 +35,7 @@ apply_environment()  # before torch is imported
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("current", "golden")
-PRESETS = ("golden", "lean")
+PRESET_NAMES = ("golden", "lean")
 QUESTION_COUNT = 5
 FIRST_TOKENS = GenerationConfig(max_new_tokens=64)
 LOSS_TOLERANCE = 1e-2
@@ -57,7 +57,7 @@ def record(run: RunFolder) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["VERBOSITY_CACHE"] = scratch  # each set unpacks the base model itself
-        steps = {name: _first_step(name, Path(scratch)) for name in PRESETS}
+        steps = {name: _first_step(name, Path(scratch)) for name in PRESET_NAMES}
         base = load_untrained(run)
         quantized_sha256 = _quantized_digest(base.model)  # before the first answer, which may pack the weights anew
         untrained = _answers(base)
@@ -76,15 +76,14 @@ def record(run: RunFolder) -> dict[str, Any]:
 
 def _first_step(name: str, scratch: Path) -> dict[str, Any]:
     from pipeline.data.store import tokenised
-    from pipeline.model.base_models import base_model_folder
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_base_model
     from pipeline.training.train import TrainingRequest, train
 
     target, preset = get_target(DEFAULT_TARGET), _one_step(name)
     run = RunFolder(scratch / name)
     made = train(TrainingRequest(target, preset, TRAINING_DATA, run.path, target.device))
-    folder = base_model_folder(target)
-    data, _ = tokenised(TRAINING_DATA, load_tokenizer(folder, target), folder, preset.training)
+    base = open_base_model(target)
+    data, _ = tokenised(TRAINING_DATA, base.tokenizer, base.folder, preset.training)
     (row,) = run.read_metrics()
     return {
         "examples": len(data),
@@ -132,7 +131,7 @@ def _answers(model: Any) -> dict[str, Any]:
 def disagreements(current: Mapping[str, Any], golden: Mapping[str, Any]) -> list[str]:
     """Where the sets differ by more than the tolerances; empty if nowhere."""
     found = []
-    for name in PRESETS:
+    for name in PRESET_NAMES:
         before, now = golden["first_step"][name], current["first_step"][name]
         for key in ("examples", "compute_dtype", "base_model_sha256", "token_ids_sha256"):
             if before[key] != now[key]:
@@ -179,7 +178,7 @@ def to_markdown(current: Mapping[str, Any], golden: Mapping[str, Any]) -> str:
 
 
 def _step_rows(current: Mapping[str, Any], golden: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for name in PRESETS:
+    for name in PRESET_NAMES:
         before, now = golden["first_step"][name], current["first_step"][name]
         for key, unit, limit in (("loss", "nats/token", f"{LOSS_TOLERANCE:.0%}"), ("grad_norm", "gradient norm", "")):
             label = f"{name}, {before['examples']} examples, {unit}"

@@ -46,16 +46,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipeline.data.formats import find_sources, read_questions
     from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
     from pipeline.data.store import stream_with_progress
-    from pipeline.model.base_models import planning_folder
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_for_planning
 
     sources = find_sources(arguments.path)
     max_tokens = PRESETS["lean"].training.max_sequence_tokens
     targets = {name: TARGETS[target] for name, target in CHECKED_TOKENIZERS.items()}
     counters = {}
     for name, target in targets.items():
-        with planning_folder(target) as folder:
-            counters[name] = partial(answer_lengths, load_tokenizer(folder, target), max_tokens)
+        with open_for_planning(target) as base:
+            counters[name] = partial(answer_lengths, base.tokenizer, max_tokens)
     document = check_examples(stream_with_progress(sources), read_questions(arguments.held_out), counters)
     document = {"files": describe_files(sources), **document}
     print(to_markdown(document), end="")

@@ -24,9 +24,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.gpu and arguments.device == "cpu":
         raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
     from pipeline.data.store import tokenised
-    from pipeline.model.base_models import planning_folder
-    from pipeline.model.shapes import MistralShape
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_for_planning
     from pipeline.planning.plan import make_plan, remedy, with_vocabulary
 
     target = get_target(arguments.target)
@@ -34,10 +32,9 @@ def _run(arguments: argparse.Namespace) -> int:
     preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
     if device.kind == "cpu":
         preset = _preset_on_this_cpu(preset)
-    with planning_folder(target, arguments.base_model) as folder:
-        tokenizer = load_tokenizer(folder, target)
-        shape = with_vocabulary(MistralShape.of_folder(folder), len(tokenizer))
-        data, _ = tokenised(arguments.data, tokenizer, folder, preset.training)
+    with open_for_planning(target, arguments.base_model) as base:
+        shape = with_vocabulary(base.shape, len(base.tokenizer))
+        data, _ = tokenised(arguments.data, base.tokenizer, base.folder, preset.training)
     plan = make_plan(preset, shape, data, device)
     print(f"plan: {target.name}, {plan.describe_run()}\n\n{plan.table()}\n")
     print(plan.describe_fit() + ("" if plan.fits else f"; {remedy(plan, target, data)}"))

@@ -10,9 +10,9 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.doctor.findings import Finding
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of
-from pipeline.model.base_models import base_model_folder, gguf_file, planning_folder
+from pipeline.model.base_models import base_model_folder, gguf_file, open_for_planning
 from pipeline.model.shapes import SHAPES, MistralShape
-from pipeline.model.tokenizer import load_tokenizer, style_token_ids
+from pipeline.model.tokenizer import style_token_ids
 
 GOLDEN = TARGETS["mistral-7b-v0.3"]
 EMBEDDED = TARGETS["smollm2-135m"]
@@ -77,9 +77,9 @@ def check_tokenizer(target: Target) -> Finding:
     """A target's vocabulary, its style tokens and the start of a prompt, on token ids."""
     check = f"tokenizer.{target.name}"
     try:
-        with planning_folder(target) as folder:
-            tokenizer = load_tokenizer(folder, target)
-            size, ids = SHAPES[target.name].vocabulary_size, prompt_ids(tokenizer, PROBE)
+        with open_for_planning(target) as base:
+            tokenizer = base.tokenizer
+        size, ids = SHAPES[target.name].vocabulary_size, prompt_ids(tokenizer, PROBE)
     except PipelineError as error:
         return Finding(check, "WARN", str(error), "see the model above", blocks_golden=target is GOLDEN)
     styles, bos = style_token_ids(tokenizer), tokenizer.bos_token_id

@@ -16,9 +16,9 @@ from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.pace import Pace
 from pipeline.engines.processors import Greedy, MinNewTokens, QuickTopP
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.generation.generate import answer_text, finished, styled_prompt_ids
-from pipeline.model.openmp import in_passing_thread
+from pipeline.model.openmp import in_temporary_thread
 
 PAGE_TOKENS = 64
 GRAPH_QUERY_TOKENS, GRAPH_CACHE_TOKENS = 16, 1024
@@ -33,7 +33,7 @@ STOP_LIMIT_S = 10.0
 @dataclass(frozen=True, slots=True)
 class _Job:
     ticket: Ticket
-    pieces: Pieces
+    deltas: TextDeltas
 
 
 class ContinuousEngine:
@@ -67,11 +67,11 @@ class ContinuousEngine:
         self._pace = Pace()
         self._manager = _manager(model, tokenizer, max_in_flight, cache_tokens, batch_tokens)
         # Here, so that a cache that does not fit in memory fails now.
-        in_passing_thread(self._manager.warmup)()
+        in_temporary_thread(self._manager.warmup)()
         config = self._manager.continuous_batching_config
         self._limit_tokens = min(config.num_blocks * config.page_size, model.config.max_position_embeddings)
         # A thread is a daemon if the one that starts it is; otherwise a step that hangs would keep the process alive.
-        in_passing_thread(self._manager.start)()
+        in_temporary_thread(self._manager.start)()
         # Results are lost or delayed when two threads read them.
         self._dispatcher = threading.Thread(target=self._dispatch, name="continuous-engine", daemon=True)
         self._dispatcher.start()
@@ -85,7 +85,7 @@ class ContinuousEngine:
             raise RequestTooLongError(self._limit_tokens)
         ticket = self._admission.admit(request)
         identifier = uuid.uuid4().hex
-        self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, Pieces())
+        self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, TextDeltas())
         self._manager.add_request(
             prompt_ids, request_id=identifier, max_new_tokens=limits.max_new_tokens, streaming=True, **_choice(limits)
         )
@@ -144,8 +144,8 @@ class ContinuousEngine:
         elif output.is_finished():
             self._finish(job.ticket, output.generated_tokens)
         else:
-            piece = job.pieces.next(answer_text(output.generated_tokens, self._tokenizer))
-            self._pace.note_token(job.ticket.progress(piece), len(self._jobs))
+            delta = job.deltas.next(answer_text(output.generated_tokens, self._tokenizer))
+            self._pace.note_token(job.ticket.progress(delta), len(self._jobs))
 
     def _finish(self, ticket: Ticket, answer: list[int]) -> None:
         request = ticket.request

@@ -1,4 +1,4 @@
-"""Preparing a target's base model: a folder with a config, safetensors weights and a tokenizer.
+"""Preparing and opening a target's base model: a folder with a config, safetensors weights and a tokenizer.
 
 Nothing is downloaded at run time. The embedded model's GGUF file and the Mistral tokenizer come inside Python packages;
 random weights are written here; Mistral's real weights are a folder that the user names.
@@ -13,19 +13,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
-from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
+from pipeline.files import building_folder, cache_folder, sha256_of, write_json
 from pipeline.model.random_weights import write_random_mistral
-from pipeline.model.shapes import SHAPES
+from pipeline.model.shapes import SHAPES, MistralShape
+from pipeline.model.tokenizer import chat_template, load_tokenizer
 
 LAYOUT_VERSION = 5
 """Part of every cache folder's name; raise it when the prepared files change."""
-MARK = "prepared.json"
+PREPARED_MARK = "prepared.json"
 """In a prepared folder: what it holds, written last."""
 EMBEDDED_SETTINGS = {
     "eos_token": "<|im_end|>",
@@ -38,15 +41,53 @@ ChatML's opening token out of the GGUF file as its closing one, and such a model
 4.54 adds token_type_ids, which its generate() then refuses."""
 
 
-def base_model_folder(target: Target, base_model: str | None = None) -> Path:
-    """The folder of a target's base model, prepared if this is the first time.
+@dataclass(frozen=True, slots=True)
+class BaseModelFiles:
+    """A target's base model on disk, its weights not loaded.
+
+    Attributes:
+        target: The target.
+        folder: Folder with ``config.json``, the tokenizer and, unless opened for planning only, the weights.
+        tokenizer: Its tokenizer, style tokens added.
+    """
+
+    target: Target
+    folder: Path
+    tokenizer: Any
+
+    @property
+    def shape(self) -> MistralShape:
+        """The shape that ``config.json`` describes.
+
+        Raises:
+            PipelineError: As ``MistralShape.of_folder``.
+        """
+        return MistralShape.of_folder(self.folder)
+
+
+def open_base_model(target: Target, base_model: str | None = None) -> BaseModelFiles:
+    """Open a target's base model, prepared on first use.
 
     Args:
         target: The target.
-        base_model: Folder of real weights; ``VERBOSITY_BASE_MODEL`` and the golden default stand in for None.
+        base_model: As for ``base_model_folder``.
 
     Raises:
-        PipelineError: The weights are not there; the message says how to get them.
+        PipelineError: The weights or a usable tokenizer are missing; the message says how to get them.
+    """
+    folder = base_model_folder(target, base_model)
+    return BaseModelFiles(target, folder, load_tokenizer(folder, target))
+
+
+def base_model_folder(target: Target, base_model: str | None = None) -> Path:
+    """The folder of a target's base model, prepared on first use.
+
+    Args:
+        target: The target.
+        base_model: Folder of real weights; None falls back to ``VERBOSITY_BASE_MODEL``, then to the documented folder.
+
+    Raises:
+        PipelineError: The weights are missing; the message says how to get them.
     """
     if target.weights == "local":
         return _local_folder(target, base_model)
@@ -54,10 +95,10 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
     folder = _prepared_folder(target)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / MARK).exists():
+        if not (folder / PREPARED_MARK).exists():
             with building_folder(folder) as temporary:
                 builder(target, temporary)
-                write_json(temporary / MARK, {"target": target.name, "layout_version": LAYOUT_VERSION})
+                write_json(temporary / PREPARED_MARK, {"target": target.name, "layout_version": LAYOUT_VERSION})
     return folder
 
 
@@ -67,23 +108,32 @@ def _prepared_folder(target: Target) -> Path:
 
 
 @contextmanager
-def planning_folder(target: Target, base_model: str | None = None) -> Iterator[Path]:
-    """A folder with a target's ``config.json`` and tokenizer, for planning: needs neither weights nor torch.
+def open_for_planning(target: Target, base_model: str | None = None) -> Iterator[BaseModelFiles]:
+    """Open a target's ``config.json`` and tokenizer only, which needs neither weights nor torch.
 
-    Where nobody named a folder and the base model is not there, or not prepared, its exact shape and its tokenizer
-    stand in, in a temporary one.
+    If no folder was named and the base model is missing or not prepared yet, its exact shape and tokenizer are written
+    to a temporary folder.
 
     Args:
         target: The target.
         base_model: As for ``base_model_folder``.
 
+    Yields:
+        The files; a temporary folder is deleted at the end of the block.
+
     Raises:
-        PipelineError: The package that the embedded model's tokenizer comes in is not installed.
+        PipelineError: The package with the embedded model's tokenizer is not installed, or the tokenizer is unusable.
     """
+    with _planning_folder(target, base_model) as folder:
+        yield BaseModelFiles(target, folder, load_tokenizer(folder, target))
+
+
+@contextmanager
+def _planning_folder(target: Target, base_model: str | None) -> Iterator[Path]:
     named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
-    here = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
-    if named or (here / "config.json").is_file():
-        yield here
+    existing = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
+    if named or (existing / "config.json").is_file():
+        yield existing
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -200,8 +250,3 @@ def write_mistral_tokenizer(folder: Path, template: str) -> None:
             "chat_template": template,
         },
     )
-
-
-def chat_template(target: Target) -> str:
-    """The Jinja chat template that the project ships for a target."""
-    return (ASSETS / "templates" / f"{target.template}.jinja").read_text(encoding="utf-8")

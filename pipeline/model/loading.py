@@ -24,12 +24,11 @@ from pipeline.distributed import is_sharded, local_gpu
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest
 from pipeline.model.adapter import apply_adapter
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.model.dequantize import for_inference
-from pipeline.model.openmp import in_passing_thread
+from pipeline.model.openmp import in_temporary_thread
 from pipeline.model.quantization_report import QuantizationCensus, quantization_census
 from pipeline.model.style_embeddings import add_style_rows
-from pipeline.model.tokenizer import load_tokenizer
 from pipeline.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class TrainedModel(LoadedModel):
     census: QuantizationCensus
 
 
-@in_passing_thread
+@in_temporary_thread
 def load_trained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> TrainedModel:
     """Load what a run trained: the 4-bit base with its adapter.
 
@@ -141,7 +140,7 @@ def load_trained(run: RunFolder, *, device: str | None = None, base_model: str |
     return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
 
 
-@in_passing_thread
+@in_temporary_thread
 def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> LoadedModel:
     """Load what a run started from: the same base in the same arithmetic, style rows added, without the adapter.
 
@@ -159,8 +158,6 @@ def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str
 
 
 def _load_run_base(record: dict[str, Any], device: str | None, base_model: str | None) -> LoadedModel:
-    target, device = get_target(record["target"]), device or record["device"]
-    folder = base_model_folder(target, base_model)
+    base, device = open_base_model(get_target(record["target"]), base_model), device or record["device"]
     quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
-    tokenizer = load_tokenizer(folder, target)
-    return LoadedModel(load_base(folder, quantization, device), tokenizer, target)
+    return LoadedModel(load_base(base.folder, quantization, device), base.tokenizer, base.target)

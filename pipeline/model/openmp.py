@@ -12,7 +12,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def in_passing_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def in_temporary_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let a function compute in a thread that ends with it, and wait for it.
 
     OpenMP, which torch computes with on a CPU, keeps helpers for every thread that ever computed, for as long as that
@@ -37,10 +37,10 @@ def in_passing_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, 
                 outcome.set_exception(error)
 
         # Its own thread and no pool's, whose threads live on; a daemon, so that Ctrl-C ends the wait and the process.
-        passing = threading.Thread(target=run, name=f"{work.__name__}-passing", daemon=True)
-        passing.start()
+        temporary = threading.Thread(target=run, name=f"{work.__name__}-temporary", daemon=True)
+        temporary.start()
         found = outcome.result()
-        passing.join()
+        temporary.join()
         return found
 
     return elsewhere

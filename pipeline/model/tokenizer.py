@@ -7,7 +7,12 @@ from typing import Any
 
 from pipeline.config import Style, Target
 from pipeline.errors import PipelineError
-from pipeline.model.base_models import chat_template
+from pipeline.files import ASSETS
+
+
+def chat_template(target: Target) -> str:
+    """The Jinja chat template that the project ships for a target."""
+    return (ASSETS / "templates" / f"{target.template}.jinja").read_text(encoding="utf-8")
 
 
 def load_tokenizer(folder: Path, target: Target) -> Any:

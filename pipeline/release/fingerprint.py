@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config import GENERATION_PRESETS, PRESETS, get_target
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, weights_digest
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.run_folder import RunFolder, package_versions
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
@@ -35,7 +35,7 @@ def identity(run: RunFolder, *, base_model: str | None = None, device: str | Non
     Raises:
         PipelineError: The run is not complete, or the base weights are not on this machine.
     """
-    return {**run_identity(run), **base_identity(run, base_model), "environment": environment(run, device)}
+    return {**run_identity(run), **base_identity(run, base_model), "environment": environment_identity(run, device)}
 
 
 def run_identity(run: RunFolder) -> dict[str, Any]:
@@ -70,11 +70,10 @@ def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, An
     Raises:
         PipelineError: The base weights or their tokenizer are not on this machine.
     """
-    from pipeline.model.tokenizer import load_tokenizer, style_token_ids
+    from pipeline.model.tokenizer import style_token_ids
 
-    target = get_target(_recorded(run, run.read_record(), "target"))
-    folder = base_model_folder(target, base_model)
-    tokenizer = load_tokenizer(folder, target)
+    base = open_base_model(get_target(_recorded(run, run.read_record(), "target")), base_model)
+    folder, tokenizer = base.folder, base.tokenizer
     tokenizer_files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
     return {
         "base_model_sha256": weights_digest(folder),
@@ -85,7 +84,7 @@ def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, An
     }
 
 
-def environment(run: RunFolder, device: str | None = None) -> dict[str, Any]:
+def environment_identity(run: RunFolder, device: str | None = None) -> dict[str, Any]:
     """Where the model runs: device, GPU, arithmetic and the packages that decide a run's numbers.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.release.fingerprint import base_identity, environment, run_identity
+from pipeline.release.fingerprint import base_identity, environment_identity, run_identity
 from pipeline.run_folder import RunFolder
 
 SCHEMA_VERSION = 1
@@ -144,7 +144,7 @@ def _identity_complaints(recorded: Mapping[str, Any], run: RunFolder, base_model
 
 
 def _differences(field: str, judged: object, run: RunFolder, device: str | None) -> Iterator[str]:
-    before, here = _flat(judged, field), _flat(environment(run, device), field)
+    before, here = _flat(judged, field), _flat(environment_identity(run, device), field)
     for name in sorted(before.keys() | here.keys()):
         if name not in before or name not in here or before[name] != here[name]:
             yield f"{name}: judged with {_show(before.get(name))}, here {_show(here.get(name))}"

@@ -13,9 +13,8 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import EngineName, default_engine, open_local
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.model.loading import load_trained
-from pipeline.model.tokenizer import load_tokenizer
 from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
 
@@ -59,10 +58,9 @@ def load_remote(
         PipelineError: There is no such run, tokenizer or server.
     """
     record = run.read_record()
-    target = get_target(record["target"])
-    tokenizer = load_tokenizer(base_model_folder(target, base_model), target)
-    engine = RemoteEngine(remote.url, remote.model, tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
-    return engine, _info(target.name, record["adapter"]["sha256"], tokenizer, lambda: 0.0)
+    base = open_base_model(get_target(record["target"]), base_model)
+    engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
+    return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
 
 
 def _gpu_memory_gib() -> float:

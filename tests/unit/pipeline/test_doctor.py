@@ -18,8 +18,9 @@ from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.gpu import GpuState, check_gpu, parse_gpu
 from pipeline.doctor.packages import GOLDEN_PINS, check_packages, compare
 from pipeline.environment import GOLDEN_VARIABLES
-from pipeline.model.base_models import chat_template, write_mistral_tokenizer
+from pipeline.model.base_models import write_mistral_tokenizer
 from pipeline.model.shapes import SHAPES
+from pipeline.model.tokenizer import chat_template
 from pipeline.run_folder import VERSIONED_PACKAGES
 
 A10G = GpuState("NVIDIA A10G", "550.54.15", (8, 6), 21.8, 22.5)
