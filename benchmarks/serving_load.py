@@ -17,7 +17,7 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.load import Ask, closed_loop, summarise_answers
+from benchmarks.load import Ask, measure_load, summarise_answers
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from harness.statistics import median
@@ -53,7 +53,7 @@ def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float
     cells = []
     for number, at_once, name in tqdm([(r, c, e) for r in range(rounds) for c in clients for e in ENGINES]):
         ask, close = open_ask(name, trained, at_once)
-        answers = closed_loop(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
+        answers = measure_load(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
         close()
         cells.append({"round": number, "engine": name, "clients": at_once, **summarise_answers(answers, measured_s)})
         tqdm.write(json.dumps(cells[-1]))  # what is measured is not lost with what is not

@@ -17,7 +17,7 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.load import closed_loop, summarise_answers
+from benchmarks.load import measure_load, summarise_answers
 from benchmarks.peers import LLAMA_CPP, TRANSFORMERS, Server, asking, export, llama_cpp, ours, transformers_serve
 from benchmarks.serving_load import READINGS, Reading, summarise, with_ratio
 from harness.files import write_text_atomically
@@ -65,7 +65,7 @@ def measure(
         first: dict[str, str] = {}
         with server.open(work / "server.log") as url:
             ask = asking(server, url, first)
-            answers = closed_loop(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
+            answers = measure_load(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
         summary = summarise_answers(answers, measured_s)
         cells.append({"round": number, "server": server.name, "clients": at_once, **summary, "first_answers": first})
         tqdm.write(json.dumps(cells[-1]))  # what is measured is not lost with what is not

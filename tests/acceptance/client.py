@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,12 +44,41 @@ class Reply:
         body: Its body if that is a JSON object, otherwise empty.
         wall_s: Seconds that it took.
         retry_after_s: Seconds after which another try was said to make sense; None where nothing was said.
+        request_id: The header `X-Request-ID`.
     """
 
     status: int
     body: dict[str, Any]
     wall_s: float
     retry_after_s: int | None = None
+    request_id: str | None = None
+
+
+def send_until_admitted(send: Callable[[], Reply], patience_s: float) -> list[Reply]:
+    """Send a request again as long as it is refused with 503, as the server asks a client to do.
+
+    Args:
+        send: Sends it once.
+        patience_s: Seconds after which a refused request is given up.
+
+    Returns:
+        Every reply, the final one last; status 0 stands for no response at all.
+    """
+    replies, given_up_s = [], time.monotonic() + patience_s
+    while True:
+        replies.append(reply := _send_once(send))
+        wait_s = max(1, reply.retry_after_s or 1)
+        if reply.status != 503 or time.monotonic() + wait_s > given_up_s:
+            return replies
+        time.sleep(wait_s)
+
+
+def _send_once(send: Callable[[], Reply]) -> Reply:
+    started_s = time.perf_counter()
+    try:
+        return send()
+    except requests.RequestException:
+        return Reply(0, {}, time.perf_counter() - started_s)
 
 
 class Client:
@@ -88,4 +117,5 @@ class Client:
             body = {}
         wait = response.headers.get("Retry-After", "")
         retry_after_s = int(wait) if wait.isdecimal() else None
-        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s, retry_after_s)
+        request_id = response.headers.get("X-Request-ID")
+        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s, retry_after_s, request_id)

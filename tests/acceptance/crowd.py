@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import requests
-
 from pipeline.config import Style
 from tests.acceptance.answers import is_valid_answer
-from tests.acceptance.client import Client, Reply
+from tests.acceptance.client import Client, Reply, send_until_admitted
 
 CLIENT_COUNT = 8
 PATIENCE_S = 300.0
@@ -36,7 +34,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class Exchange:
     """One question in one style, and every reply to it until it was answered."""
 
     question: str
@@ -64,12 +62,12 @@ class Crowd:
         duration_s: Seconds from the first question to the last answer.
     """
 
-    asked: Sequence[Asked]
+    asked: Sequence[Exchange]
     checks: Sequence[Reply]
     duration_s: float
 
     @property
-    def answered(self) -> Sequence[Asked]:
+    def answered(self) -> Sequence[Exchange]:
         """Those with a valid answer in the end."""
         return [one for one in self.asked if is_valid_answer(one.answer, one.style)]
 
@@ -87,20 +85,6 @@ def send_crowd(client: Client) -> Crowd:
     return Crowd(asked, checks, time.perf_counter() - started_s)
 
 
-def ask(client: Client, question: str, style: Style) -> Asked:
+def ask(client: Client, question: str, style: Style) -> Exchange:
     """Ask until the server no longer puts it off."""
-    replies, given_up_s = [], time.monotonic() + PATIENCE_S
-    while True:
-        replies.append(reply := _generate(client, question, style))
-        wait_s = max(1, reply.retry_after_s or 1)
-        if reply.status != 503 or time.monotonic() + wait_s > given_up_s:
-            return Asked(question, style, replies)
-        time.sleep(wait_s)  # as a client that is told to come back later
-
-
-def _generate(client: Client, question: str, style: Style) -> Reply:
-    started_s = time.perf_counter()
-    try:
-        return client.generate(question, style)
-    except requests.RequestException:  # no answer at all is a reply that is wrong
-        return Reply(0, {}, time.perf_counter() - started_s)
+    return Exchange(question, style, send_until_admitted(lambda: client.generate(question, style), PATIENCE_S))

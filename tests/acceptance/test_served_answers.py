@@ -17,7 +17,7 @@ from pipeline.config import GENERATION_PRESETS
 from pipeline.generation.scoring import sampling_surprise
 from pipeline.model.loading import TrainedModel
 from tests.acceptance.answers import ROUNDED_OUT_SHARE, response_ids
-from tests.acceptance.crowd import Asked, Crowd
+from tests.acceptance.crowd import Crowd, Exchange
 
 SERVED_ANSWERS = Criterion(
     "deployment.served_answers",
@@ -44,7 +44,7 @@ def test_served_answers(measured: Measured, crowd: Crowd, trained: TrainedModel)
     )
 
 
-def surprises(trained: TrainedModel, one: Asked) -> list[float | None]:
+def surprises(trained: TrainedModel, one: Exchange) -> list[float | None]:
     """Of each token of an answer, its end too where it was not cut."""
     body = one.answer.body
     ended = body["tokens"] < GENERATION_PRESETS[one.style].max_new_tokens

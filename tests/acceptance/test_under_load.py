@@ -13,7 +13,7 @@ from harness.statistics import quantile
 from pipeline.config import Style
 from tests.acceptance.answers import is_valid_answer
 from tests.acceptance.client import Reply
-from tests.acceptance.crowd import CLIENT_COUNT, Asked, Crowd
+from tests.acceptance.crowd import CLIENT_COUNT, Crowd, Exchange
 
 REFUSAL_LIMIT_S = 1.0
 
@@ -46,7 +46,7 @@ def is_wrong_reply(reply: Reply, style: Style) -> bool:
     return not is_refusal and not is_valid_answer(reply, style)
 
 
-def misplaced(answered: Sequence[Asked]) -> int:
+def misplaced(answered: Sequence[Exchange]) -> int:
     """Answers that went to another question of the same style."""
     return sum(
         misplaced_answers([one.question for one in of], [str(one.answer.body["response"]) for one in of])
