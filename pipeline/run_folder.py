@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, write_json, write_text
 
 SCHEMA_VERSION = 1
-MARK = "complete.json"
+COMPLETE_MARK = "complete.json"
 """In a checkpoint: the digests of its files, written last."""
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 
@@ -90,12 +90,14 @@ class RunFolder:
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is as it was when it was written to its end."""
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=checkpoint_step)
-        return next((path for path in reversed(found) if _is_whole(path)), None)
+        return next((path for path in reversed(found) if _is_complete(path)), None)
 
     def mark_whole(self, checkpoint: Path) -> None:
         """Write down the digests of a checkpoint's files, once it has them all."""
-        digests = {file.name: sha256_of(file) for file in checkpoint.iterdir() if file.is_file() and file.name != MARK}
-        write_json(checkpoint / MARK, digests)
+        digests = {
+            file.name: sha256_of(file) for file in checkpoint.iterdir() if file.is_file() and file.name != COMPLETE_MARK
+        }
+        write_json(checkpoint / COMPLETE_MARK, digests)
 
     def progress(self) -> str:
         """From where a run that is taken up again goes on, in words."""
@@ -162,9 +164,9 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
-        digests = json.loads((checkpoint / MARK).read_text(encoding="utf-8"))
+        digests = json.loads((checkpoint / COMPLETE_MARK).read_text(encoding="utf-8"))
         return bool(digests) and all(sha256_of(checkpoint / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, PipelineError):
         return False

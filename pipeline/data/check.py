@@ -39,7 +39,7 @@ _FORM_WORDS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PropertyCheck:
     """One property that a data set should have.
 
     Attributes:
@@ -180,40 +180,40 @@ def _verdict(passed: bool) -> Literal["PASS", "FAIL"]:
     return "PASS" if passed else "FAIL"
 
 
-def _style_balance(tally: _Tally) -> Finding:
+def _style_balance(tally: _Tally) -> PropertyCheck:
     counts = {style: tally.count(style) for style in Style}
     smallest = min(counts.values()) / sum(counts.values())
     measured = ", ".join(f"{count} {style}" for style, count in counts.items())
-    return Finding(
+    return PropertyCheck(
         "both styles", _verdict(smallest >= SMALLEST_STYLE_SHARE), measured, f"each at least {SMALLEST_STYLE_SHARE:.0%}"
     )
 
 
-def _subject_balance(tally: _Tally) -> Finding:
+def _subject_balance(tally: _Tally) -> PropertyCheck:
     limit = f"none above {LARGEST_SUBJECT_SHARE:.0%}"
     if set(tally.subjects) == {"(none)"}:
-        return Finding("fields", "N/A", "no row names one", limit)
+        return PropertyCheck("fields", "N/A", "no row names one", limit)
     total = sum(counts.total() for counts in tally.subjects.values())
     name, counts = max(tally.subjects.items(), key=lambda item: item[1].total())
     share = counts.total() / total
-    return Finding(
+    return PropertyCheck(
         "fields", _verdict(share <= LARGEST_SUBJECT_SHARE), f"{len(tally.subjects)}, largest {name} {share:.1%}", limit
     )
 
 
-def _keyword_balance(style: Style, counts: Counter[str]) -> Finding:
+def _keyword_balance(style: Style, counts: Counter[str]) -> PropertyCheck:
     name, limit = f"{style} keywords", f"each at least {SMALLEST_KEYWORD_SHARE:.0%} of the prompts that have one"
     with_keyword = counts.total() - counts["(none)"]
     if not with_keyword:
-        return Finding(name, "N/A", "no prompt has one", limit)
+        return PropertyCheck(name, "N/A", "no prompt has one", limit)
     smallest = min(counts[word] for word in STYLE_KEYWORDS[style]) / with_keyword
     measured = ", ".join(f"{counts[word]} {word}" for word in (*STYLE_KEYWORDS[style], "(none)"))
-    return Finding(name, _verdict(smallest >= SMALLEST_KEYWORD_SHARE), measured, limit)
+    return PropertyCheck(name, _verdict(smallest >= SMALLEST_KEYWORD_SHARE), measured, limit)
 
 
-def _lengths_in_bound(name: str, tally: _Tally) -> Finding:
+def _lengths_in_bound(name: str, tally: _Tally) -> PropertyCheck:
     spans = ", ".join(f"{style} {min(n)} to {max(n)}" for style, n in tally.lengths[name].items())
-    return Finding(
+    return PropertyCheck(
         f"answer tokens, {name}",
         _verdict(not tally.outside[name]),
         spans,
@@ -222,11 +222,11 @@ def _lengths_in_bound(name: str, tally: _Tally) -> Finding:
     )
 
 
-def _openings(tally: _Tally) -> Finding:
+def _openings(tally: _Tally) -> PropertyCheck:
     total = tally.openings.total()
     shared = [(text, count) for text, count in tally.openings.most_common() if count > 1]
     at_fault = [f"{text!r} opens {count}" for text, count in shared if count / total > LARGEST_OPENING_SHARE]
-    return Finding(
+    return PropertyCheck(
         f"shared {OPENING_WORDS}-word openings of verbose answers",
         _verdict(not at_fault),
         f"largest {max(tally.openings.values(), default=0)} of {total}",
@@ -235,8 +235,8 @@ def _openings(tally: _Tally) -> Finding:
     )
 
 
-def _none_of(name: str, places: list[str]) -> Finding:
-    return Finding(name, _verdict(not places), str(len(places)), "none", places[:SHOWN_PLACES])
+def _none_of(name: str, places: list[str]) -> PropertyCheck:
+    return PropertyCheck(name, _verdict(not places), str(len(places)), "none", places[:SHOWN_PLACES])
 
 
 def _pair(near: NearDuplicate) -> str:

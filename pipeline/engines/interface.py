@@ -112,10 +112,10 @@ class Ticket:
         self.outcome: Generation | Exception | None = None
         self._when_done = when_done
         self._last_token: float | None = None
-        self._pieces: list[str] = []
+        self._deltas: list[str] = []
         self._changed = threading.Condition()
 
-    def pieces(self) -> Iterator[str]:
+    def deltas(self) -> Iterator[str]:
         """Yield the text as it comes: whole words of valid Unicode that join to ``result().text``.
 
         Raises:
@@ -131,9 +131,9 @@ class Ticket:
         self.result()
 
     def _fresh(self, position: int) -> tuple[list[str], bool]:
-        self._wait(lambda: self.outcome is not None or len(self._pieces) > position)
+        self._wait(lambda: self.outcome is not None or len(self._deltas) > position)
         with self._changed:
-            return self._pieces[position:], self.outcome is not None
+            return self._deltas[position:], self.outcome is not None
 
     def result(self) -> Generation:
         """Wait for the whole answer, at most until its time is over.
@@ -167,8 +167,8 @@ class Ticket:
         failure.__cause__ = error
         self._end(failure)
 
-    def progress(self, piece: str = "") -> float | None:
-        """Note that a token came; ``piece`` is the text that it completes.
+    def progress(self, delta: str = "") -> float | None:
+        """Note that a token came; ``delta`` is the text that it completes.
 
         Returns:
             Seconds since the token before; None for the first.
@@ -178,12 +178,12 @@ class Ticket:
             if self.first_token_s is None:
                 self.first_token_s = now - self.submitted
             self._last_token = now
-            self._pieces.append(piece)
+            self._deltas.append(delta)
             self._changed.notify_all()
         return None if before is None else now - before
 
     def finish(self, generation: Generation) -> None:
-        """End the answer well; what the pieces lack of its text is added, and its times count from ``submit``."""
+        """End the answer well; what the deltas lack of its text is added, and its times count from ``submit``."""
         latency_s = time.monotonic() - self.submitted
         self._end(dataclasses.replace(generation, latency_s=latency_s, first_token_s=self.first_token_s))
 
@@ -192,7 +192,7 @@ class Ticket:
             if self.outcome is not None:
                 return
             if not isinstance(outcome, Exception):
-                self._pieces.append(outcome.text[len("".join(self._pieces)) :])
+                self._deltas.append(outcome.text[len("".join(self._deltas)) :])
             self.outcome = outcome
             self._changed.notify_all()
         self._when_done(self)

@@ -15,7 +15,7 @@ import httpx2
 from pipeline.data.style import inject_token
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import FinishReason, Generation, styled_prompt_ids
 
@@ -148,7 +148,7 @@ class RemoteEngine:
             ticket.fail(error)
 
     async def _stream(self, ticket: Ticket) -> Generation:
-        text, reason, pieces = "", None, Pieces()
+        text, reason, deltas = "", None, TextDeltas()
         async with self._client.stream("POST", "chat/completions", json=self._body(ticket.request)) as response:
             if response.status_code != 200:
                 raise PipelineError(f"{self._url} answers {response.status_code}: {await _reason(response)}")
@@ -159,7 +159,7 @@ class RemoteEngine:
                     text += choice["delta"].get("content") or ""
                     reason = choice.get("finish_reason") or reason
                     self._admission.progress()
-                    ticket.progress(pieces.next(text))
+                    ticket.progress(deltas.next(text))
         if reason not in FINISH_REASONS:
             raise PipelineError(f"{self._url}: the answer broke off (finish_reason {reason!r})")
         answer = text.strip()

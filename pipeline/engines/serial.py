@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.pace import Pace
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.generation.generate import answer_text, generate_with_style, styled_prompt_ids
 
 STOP_LIMIT_S = 10.0
@@ -79,11 +79,11 @@ class SerialEngine:
             self._admission.fail(error)
 
     def _answer(self, ticket: Ticket) -> None:
-        request, pieces = ticket.request, Pieces()
+        request, deltas = ticket.request, TextDeltas()
 
         def watch(answer: Sequence[int]) -> bool:
             self._admission.progress()
-            token_s = ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
+            token_s = ticket.progress(deltas.next(answer_text(answer, self._tokenizer)))
             self._pace.note_token(token_s, batch_size=1)
             self._admission.expire()
             return not ticket.done()

@@ -8,7 +8,7 @@ _WHOLE_WORDS = re.compile(r"\s*(.*\S)(?=\s)", re.DOTALL)
 """Everything up to the end of the last word that is followed by white space."""
 
 
-class Pieces:
+class TextDeltas:
     """Cuts a growing text at the ends of words, where what comes later changes nothing any more."""
 
     def __init__(self) -> None:
@@ -19,6 +19,6 @@ class Pieces:
         """What is new, given all the text so far; often empty."""
         words = _WHOLE_WORDS.match(text)
         whole = words[1] if words else ""
-        piece = whole[self._length :]
+        delta = whole[self._length :]
         self._length = max(self._length, len(whole))
-        return piece
+        return delta

@@ -119,14 +119,14 @@ class Answer:
         self._answering.watch.remove(self)
         self._loaded.engine.cancel(self._ticket)
 
-    def pieces(self) -> Iterator[str]:
+    def deltas(self) -> Iterator[str]:
         """Yield the text as it comes.
 
         Raises:
             Problem: As ``result``.
         """
         with self._explained():
-            yield from self._ticket.pieces()
+            yield from self._ticket.deltas()
 
     def result(self) -> Generation:
         """Wait for the whole answer and count it.

@@ -44,7 +44,7 @@ class _Events:
     def __init__(self, answer: Answer, request_id: str) -> None:
         self._answer, self._request_id = answer, request_id
 
-    def piece(self, text: str) -> Iterable[str]:
+    def delta(self, text: str) -> Iterable[str]:
         yield event({"text": text}, "piece")
 
     def done(self, generation: Generation) -> Iterable[str]:

@@ -197,7 +197,7 @@ class _Chunks:
     def __init__(self, form: _Form, with_usage: bool) -> None:
         self._form, self._with_usage = form, with_usage
 
-    def piece(self, text: str) -> Iterable[str]:
+    def delta(self, text: str) -> Iterable[str]:
         yield event(self._form.chunk(text, None))
 
     def done(self, generation: Generation) -> Iterable[str]:

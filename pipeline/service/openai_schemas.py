@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.service.schemas import Body, Prompt, Reply, StyleField
+from pipeline.service.schemas import Prompt, RequestBody, ResponseBody, StyleField
 
 
 def _whole(value: Any) -> Any:
@@ -22,7 +22,7 @@ One = Annotated[float, Field(ge=1, le=1)] | None
 Nothing = Annotated[list[str], Field(max_length=0)] | None
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     """What a stream carries besides the answer."""
 
     include_usage: bool | None = None
@@ -30,7 +30,7 @@ class StreamOptions(Body):
     continuous_usage_stats: Literal[False] | None = None
 
 
-class OpenAIRequest(Body):
+class OpenAIRequest(RequestBody):
     """What both OpenAI routes read.
 
     Fields that would change the answer in a way this service cannot are accepted with their neutral value only.
@@ -68,14 +68,14 @@ class OpenAIRequest(Body):
     store: bool | None = None
 
 
-class TextPart(Body):
+class TextPart(RequestBody):
     """Text of a message that is made of parts."""
 
     type: Literal["text"]
     text: Prompt
 
 
-class ChatMessage(Body):
+class ChatMessage(RequestBody):
     """The user's message."""
 
     role: Literal["user"]
@@ -101,7 +101,7 @@ class CompletionRequest(OpenAIRequest):
     best_of: Single = None
 
 
-class Usage(Reply):
+class Usage(ResponseBody):
     """Token counts."""
 
     prompt_tokens: int
@@ -112,14 +112,14 @@ class Usage(Reply):
 FinishReason = Literal["stop", "length"]
 
 
-class ChatReplyMessage(Reply):
+class ChatReplyMessage(ResponseBody):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str
 
 
-class ChatChoice(Reply):
+class ChatChoice(ResponseBody):
     """The one choice."""
 
     index: Literal[0] = 0
@@ -128,7 +128,7 @@ class ChatChoice(Reply):
     logprobs: None = None
 
 
-class ChatReply(Reply):
+class ChatReply(ResponseBody):
     """A whole chat completion."""
 
     id: str
@@ -141,7 +141,7 @@ class ChatReply(Reply):
     usage: Usage
 
 
-class CompletionChoice(Reply):
+class CompletionChoice(ResponseBody):
     """The one choice."""
 
     index: Literal[0] = 0
@@ -150,7 +150,7 @@ class CompletionChoice(Reply):
     logprobs: None = None
 
 
-class CompletionReply(Reply):
+class CompletionReply(ResponseBody):
     """A whole completion."""
 
     id: str
@@ -163,7 +163,7 @@ class CompletionReply(Reply):
     usage: Usage
 
 
-class ModelEntry(Reply):
+class ModelEntry(ResponseBody):
     """A name under which the model is served."""
 
     id: str
@@ -172,7 +172,7 @@ class ModelEntry(Reply):
     owned_by: str
 
 
-class ModelList(Reply):
+class ModelList(ResponseBody):
     """The names under which the model is served."""
 
     object: Literal["list"] = "list"

@@ -12,13 +12,13 @@ from pipeline.config import Style
 MAX_PROMPT_CHARACTERS = 8_000
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A request body: nothing is converted, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Reply(BaseModel):
+class ResponseBody(BaseModel):
     """A response body."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -49,7 +49,7 @@ StyleField = Annotated[Style, Field(strict=False)]
 """A style by its name."""
 
 
-class GenerateRequest(Body):
+class GenerateRequest(RequestBody):
     """What ``POST /generate`` is sent."""
 
     prompt: Prompt
@@ -60,7 +60,7 @@ class GenerateRequest(Body):
     """Answer with server-sent events: `piece` with text as it comes, then `done` or `error`."""
 
 
-class GenerateReply(Reply):
+class GenerateReply(ResponseBody):
     """One answer."""
 
     response: str
@@ -73,7 +73,7 @@ class GenerateReply(Reply):
     """Seconds from the request's admission to the whole answer."""
 
 
-class Probe(Reply):
+class Probe(ResponseBody):
     """What an orchestrator asks for."""
 
     status: Literal["ok", "loading", "draining", "stalled", "failed"]
@@ -98,7 +98,7 @@ class Health(Probe):
     """GPU memory in use in GiB; 0.0 on a CPU."""
 
 
-class OpenAIError(Reply):
+class OpenAIError(ResponseBody):
     """Where OpenAI's clients look for the reason."""
 
     message: str
@@ -107,7 +107,7 @@ class OpenAIError(Reply):
     code: str | None
 
 
-class ProblemDocument(Reply):
+class ProblemDocument(ResponseBody):
     """An error, as in RFC 9457."""
 
     type: str

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Dialect(Protocol):
     """How an answer is told event by event; each method yields whole events."""
 
-    def piece(self, text: str) -> Iterable[str]:
+    def delta(self, text: str) -> Iterable[str]:
         """Some text of the answer."""
 
     def done(self, generation: Generation) -> Iterable[str]:
@@ -42,22 +42,22 @@ def event(data: dict[str, Any], name: str | None = None) -> str:
 def stream(answer: Answer, record: RequestRecord, dialect: Dialect) -> Response:
     """The answer as a response that is sent as it comes.
 
-    Nothing is sent before the first piece is there: a refusal or a timeout until then keeps its own status.
+    Nothing is sent before the first delta is there: a refusal or a timeout until then keeps its own status.
 
     Raises:
-        Problem: The answer failed before its first piece.
+        Problem: The answer failed before its first delta.
     """
-    pieces = answer.pieces()
+    deltas = answer.deltas()
     try:
-        first = next(pieces, "")
+        first = next(deltas, "")
     except BaseException:
         answer.close()
         raise
 
     def events() -> Iterator[str]:
         try:
-            for piece in itertools.chain((first,), pieces):
-                yield from dialect.piece(piece)
+            for delta in itertools.chain((first,), deltas):
+                yield from dialect.delta(delta)
             yield from dialect.done(answer.result())
         except Problem as problem:
             record.status = problem.status
