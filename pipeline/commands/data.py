@@ -13,12 +13,12 @@ from pipeline.config import PRESETS, TARGETS
 from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA
 
 CHECKED_TOKENIZERS: Mapping[str, str] = MappingProxyType({"Mistral v0.3": "tiny-mistral", "SmolLM2": DEFAULT_TARGET})
-"""Tokenizers that ``data check`` counts with, each by a target that has it and needs no weights of the user's."""
+"""Tokenizers that ``data check`` counts with, and a target of each that needs no local weights."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "check", help="say what a data set is made of and whether it can teach two styles; exit status 1 if not"
+        "check", help="report a data set's composition and whether it can teach two styles; exit status 1 if not"
     )
     check.add_argument(
         "path",
@@ -33,7 +33,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=HELD_OUT_QUESTIONS,
         metavar="FILE",
-        help="questions that must not be among the data (default: the shipped ones)",
+        help="questions that must not be in the data (default: the shipped ones)",
     )
     check.add_argument(
         "--output", type=Path, metavar="DIR", help="write check.json, check.md and answer_tokens.svg there"

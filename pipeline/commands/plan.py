@@ -15,7 +15,9 @@ from pipeline.planning.devices import GPUS, named_gpu, this_device
 def _configure(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     parser.add_argument(
-        "--gpu", choices=tuple(GPUS), help="plan for this GPU, which need not be here (default: the device here)"
+        "--gpu",
+        choices=tuple(GPUS),
+        help="plan for this GPU, which need not be installed (default: this machine's device)",
     )
     base_arguments(parser)
 
@@ -44,9 +46,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _preset_on_this_cpu(preset: Preset) -> Preset:
     if not torch_is_installed():
-        print("plan: without torch, bfloat16 arithmetic and a thread for each core are assumed", file=sys.stderr)
+        print("plan: torch is not installed; assuming bfloat16 arithmetic and one thread per core", file=sys.stderr)
         return preset
-    # What training imports is imported here too, so that this process holds what that one will before it loads.
+    # Importing what training imports makes this process's memory comparable with that of training before loading.
     import pipeline.training.train  # noqa: F401
     from pipeline.model.loading import hardware_preset
 

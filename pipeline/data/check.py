@@ -1,7 +1,7 @@
-"""What a data set is made of, and whether it can teach two styles: the figures behind ``verbosity data check``.
+"""The composition of a data set and whether it can teach two styles: the figures behind ``verbosity data check``.
 
-Rows that training would refuse end the check as they end training. What is found beyond that are weaknesses: a file
-with one trains, but is likely to teach something else than the style, or to make the evaluation look better than it is.
+Rows that training would refuse end the check with the same error. Everything else found is a weakness: such a file can
+be trained on, but is likely to teach something other than the style, or to make the evaluation look too good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.data.style import STYLE_KEYWORDS, find_keywords
 from pipeline.files import sha256_of_text
 
 AnswerLengths = Callable[[Sequence[Example], Problems], list[int]]
-"""Token counts of answers under one tokenizer; notes the examples that training would refuse."""
+"""Returns the answers' token counts under one tokenizer; reports the examples that training would refuse."""
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
@@ -40,14 +40,14 @@ _FORM_WORDS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PropertyCheck:
-    """One property that a data set should have.
+    """The check of one property that a data set should have.
 
     Attributes:
-        name: What was looked at.
-        verdict: FAIL is a weakness; N/A where the data has nothing to measure.
-        measured: What was found, in words.
-        limit: What is asked for.
-        places: The first places at fault.
+        name: The property.
+        verdict: FAIL is a weakness; N/A means that the data has nothing to measure.
+        measured: The measurement, in words.
+        limit: What the measurement must satisfy, in words.
+        places: The first violations, by file and line where they have one.
     """
 
     name: str
@@ -59,7 +59,7 @@ class PropertyCheck:
 
 @dataclass(slots=True)
 class _Tally:
-    """Figures gathered in one pass; grows with the number of examples, not with their text."""
+    """Figures collected in one pass; its size grows with the number of examples, not with their text."""
 
     subjects: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     keywords: dict[Style, Counter[str]] = field(default_factory=lambda: {style: Counter() for style in Style})
@@ -78,15 +78,15 @@ class _Tally:
 def check_examples(
     examples: Iterable[Example], held_out: Sequence[Question], tokenizers: Mapping[str, AnswerLengths]
 ) -> dict[str, Any]:
-    """Measure a data set.
+    """Measure and judge a data set.
 
     Args:
         examples: The data, read once.
-        held_out: Questions that evaluation will ask; none may be among the data's.
-        tokenizers: How to count tokens, by the tokenizer's name.
+        held_out: Questions of the evaluation, none of which may be in the data.
+        tokenizers: Token counters by the tokenizer's name.
 
     Returns:
-        Plain JSON values: counts, lengths in tokens and ``findings``.
+        JSON values: counts, lengths in tokens and ``findings``.
 
     Raises:
         PipelineError: Training would refuse an example.
@@ -118,7 +118,7 @@ def check_examples(
 
 
 def length_fits(style: Style, tokens: int) -> bool:
-    """Whether an answer has a length that the criteria ask of its style."""
+    """Whether an answer's length is within the criteria's bound for its style."""
     return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
 
 

@@ -155,7 +155,7 @@ def test_an_incomplete_run_has_no_identity(run: RunFolder) -> None:
 @pytest.mark.parametrize("name", ["status", "target", "preset", "data"])
 def test_a_record_that_lacks_something_is_named(name: str, run: RunFolder) -> None:
     edit_json(run.record_file, lambda record: record.pop(name))
-    with pytest.raises(PipelineError, match=rf"run\.json: holds no '{name}'"):
+    with pytest.raises(PipelineError, match=rf"run\.json: has no '{name}'"):
         run_identity(run)
 
 
