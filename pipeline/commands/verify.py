@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "check whether a verdict covers an adapter in its current state; exit status 1 if not",
+    "check whether a verdict covers an adapter; exit status 1 if not",
     _configure,
     _run,
     extra="train",

@@ -1,4 +1,4 @@
-"""From a run to an engine and what the service says of it; the one module here that needs torch."""
+"""From a run to an engine and its service information; the only module here that needs torch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_PROMPT_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Another server that generates.
+    """An OpenAI-compatible server that generates.
 
     Attributes:
-        url: Its base address, ``/v1`` included.
-        model: The name under which it serves the run's model.
+        url: Its base address, including ``/v1``.
+        model: Its name for the run's model.
         api_key: Sent as a bearer token.
     """
 
@@ -39,7 +39,7 @@ class Remote:
 def load_local(
     run: RunFolder, engine: EngineName | None, *, max_in_flight: int, device: str | None, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Load what a run trained into an engine of this process, the usual one unless it is named.
+    """Load a trained model into an engine of this process; None takes the default engine.
 
     Raises:
         PipelineError: As ``load_trained`` and ``open_local``.
@@ -52,10 +52,10 @@ def load_local(
 def load_remote(
     run: RunFolder, remote: Remote, *, max_in_flight: int, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Connect to a server that has the run's model; only the tokenizer is loaded here.
+    """Connect to a server that has the run's model; only the tokenizer is loaded in this process.
 
     Raises:
-        PipelineError: There is no such run, tokenizer or server.
+        PipelineError: The run, the base model or the server is missing.
     """
     record = run.read_record()
     base = open_base_model(get_target(record["target"]), base_model)

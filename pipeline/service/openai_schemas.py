@@ -1,4 +1,4 @@
-"""The part of OpenAI's bodies that this service understands; every other field is refused by name."""
+"""The supported part of OpenAI's request and response bodies; any other field is refused by name."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from pydantic import BeforeValidator, Field
 from pipeline.service.schemas import Prompt, RequestBody, ResponseBody, StyleField
 
 
-def _whole(value: Any) -> Any:
-    """JSON knows one kind of number: 2.0 is an integer."""
+def _to_integer(value: Any) -> Any:
+    """Accept 2.0 as an integer, since JSON has only one kind of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Positive = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-Single = Annotated[int, Field(ge=1, le=1), BeforeValidator(_whole)] | None
+Integer = Annotated[int, BeforeValidator(_to_integer)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(_to_integer)]
+Single = Annotated[int, Field(ge=1, le=1), BeforeValidator(_to_integer)] | None
 Zero = Annotated[float, Field(ge=0, le=0)] | None
 One = Annotated[float, Field(ge=1, le=1)] | None
 Nothing = Annotated[list[str], Field(max_length=0)] | None
 
 
 class StreamOptions(RequestBody):
-    """What a stream carries besides the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
-    """Send the token counts in a last chunk."""
+    """Send the token counts in a final chunk."""
     continuous_usage_stats: Literal[False] | None = None
 
 
 class OpenAIRequest(RequestBody):
-    """What both OpenAI routes read.
+    """Fields of both OpenAI routes.
 
-    Fields that would change the answer in a way this service cannot are accepted with their neutral value only.
-    `seed`, `user`, `metadata` and `store` are accepted and not used.
+    Unsupported fields that would change the answer are accepted with their neutral value only. `seed`, `user`,
+    `metadata` and `store` are accepted and ignored.
     """
 
     model: str = Field(max_length=200)
     """A name from `/v1/models`; a suffix `:terse` or `:verbose` chooses the style."""
     style: StyleField | None = None
-    """The style, if the model's name has none; without either the prompt's words decide."""
+    """The style, if the model's name has no suffix; without either it is detected from the prompt."""
     stream: bool | None = None
     """Answer with server-sent events."""
     stream_options: StreamOptions | None = None
     max_tokens: Positive | None = None
-    """Upper bound of the answer's tokens; the style's own bound holds besides."""
+    """Upper bound of the answer's tokens; the style's own bound applies as well."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 is greedy; the style's own when left out."""
+    """0 is greedy; the default is the style's own."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The style's own when left out."""
+    """The default is the style's own."""
     n: Single = None
-    """A request gets one answer."""
+    """Only one answer per request is supported."""
     stop: Nothing = None
     """Stop strings are not supported."""
     presence_penalty: Zero = None
@@ -59,17 +59,17 @@ class OpenAIRequest(RequestBody):
     repetition_penalty: One = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     ignore_eos: Literal[False] | None = None
-    """An answer ends where the model ends it."""
+    """EOS always ends an answer."""
     logprobs: Literal[False] | None = None
-    """Log-probabilities are not told."""
-    seed: Whole | None = None
+    """Log-probabilities are not supported."""
+    seed: Integer | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
 
 
 class TextPart(RequestBody):
-    """Text of a message that is made of parts."""
+    """The text part of a message."""
 
     type: Literal["text"]
     text: Prompt
@@ -84,16 +84,16 @@ class ChatMessage(RequestBody):
 
 
 class ChatRequest(OpenAIRequest):
-    """What ``POST /v1/chat/completions`` is sent: one message of the user, for the model knows no turns."""
+    """The body of ``POST /v1/chat/completions``: one user message, since the model was trained on single turns."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1)]
-    """One message of the user: the model was trained without system messages and earlier turns."""
+    """One user message: the model was trained without system messages and earlier turns."""
     max_completion_tokens: Positive | None = None
-    """Newer name of `max_tokens`; the smaller one holds."""
+    """Newer name of `max_tokens`; the smaller one applies."""
 
 
 class CompletionRequest(OpenAIRequest):
-    """What ``POST /v1/completions`` is sent: a question, which is put into the model's own template."""
+    """The body of ``POST /v1/completions``: a question, which is wrapped in the model's chat template."""
 
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     """One question as text, alone or in a list."""
@@ -129,7 +129,7 @@ class ChatChoice(ResponseBody):
 
 
 class ChatReply(ResponseBody):
-    """A whole chat completion."""
+    """A chat completion."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -151,7 +151,7 @@ class CompletionChoice(ResponseBody):
 
 
 class CompletionReply(ResponseBody):
-    """A whole completion."""
+    """A completion."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
