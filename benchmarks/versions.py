@@ -1,9 +1,8 @@
-"""The same inputs on both dependency sets: the first step's loss and greedy answers of the embedded target.
+"""``make versions``: the same inputs on both dependency sets, compared by first loss and greedy answers.
 
-``make versions`` trains one adapter on the golden pins, records on each set what that set makes of it and of the base
-model, and compares. ``python -m benchmarks.versions record SET WORK`` takes the run in ``WORK/run`` and writes
-``WORK/SET.json``; ``compare WORK DIR`` writes both and ``versions.md`` into ``DIR``, with exit status 1 if the sets
-disagree.
+An adapter of the embedded target is trained on the golden pins; each set then records its first training step and its
+answers with and without that adapter. ``python -m benchmarks.versions record SET WORK`` reads ``WORK/run`` and writes
+``WORK/SET.json``; ``compare WORK DIR`` writes both and ``versions.md`` to ``DIR``; exit status 1 if the sets disagree.
 """
 
 from __future__ import annotations
@@ -39,27 +38,27 @@ PRESET_NAMES = ("golden", "lean")
 QUESTION_COUNT = 5
 FIRST_TOKENS = GenerationConfig(max_new_tokens=64)
 LOSS_TOLERANCE = 1e-2
-"""Largest relative difference of the first step's loss, in bfloat16. Set before the first comparison."""
+"""Limit of the relative difference of the first step's loss in bfloat16; set before the first comparison."""
 
 
 def record(run: RunFolder) -> dict[str, Any]:
-    """What the set that runs this makes of the same inputs.
+    """Record this dependency set's results.
 
     Args:
-        run: The run whose adapter answers, trained on whichever set.
+        run: The run with the adapter, trained on either set.
 
     Returns:
-        JSON-ready values: digests of the inputs, the first step of each preset, answers with and without the adapter.
+        JSON values: digests of the inputs, the first step of each preset, answers with and without the adapter.
     """
     import torch
 
     from pipeline.model.loading import load_trained, load_untrained
 
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["VERBOSITY_CACHE"] = scratch  # each set unpacks the base model itself
+        os.environ["VERBOSITY_CACHE"] = scratch  # each set prepares the base model itself
         steps = {name: _first_step(name, Path(scratch)) for name in PRESET_NAMES}
         base = load_untrained(run)
-        quantized_sha256 = _quantized_digest(base.model)  # before the first answer, which may pack the weights anew
+        quantized_sha256 = _quantized_digest(base.model)  # before the first answer, which may repack the weights
         untrained = _answers(base)
         trained = load_trained(run)
         return {
@@ -96,7 +95,7 @@ def _first_step(name: str, scratch: Path) -> dict[str, Any]:
 
 
 def _one_step(name: str) -> Preset:
-    """A preset over as many examples as one optimizer step takes."""
+    """A preset limited to the examples of one optimizer step."""
     target = get_target(DEFAULT_TARGET)
     window = resolve_preset(name, target).training.window_examples
     return resolve_preset(name, target, max_examples=window, epochs=1)
@@ -107,7 +106,7 @@ def _digest(value: object) -> str:
 
 
 def _quantized_digest(model: Any) -> str:
-    """SHA-256 over the 4-bit values and scales of every quantised layer."""
+    """SHA-256 over the 4-bit values and scales of all quantised layers."""
     import bitsandbytes
 
     digest = hashlib.sha256()
@@ -129,7 +128,7 @@ def _answers(model: Any) -> dict[str, Any]:
 
 
 def disagreements(current: Mapping[str, Any], golden: Mapping[str, Any]) -> list[str]:
-    """Where the sets differ by more than the tolerances; empty if nowhere."""
+    """Differences of the sets beyond the tolerances; empty if there are none."""
     found = []
     for name in PRESET_NAMES:
         before, now = golden["first_step"][name], current["first_step"][name]
@@ -205,7 +204,7 @@ def _answer_row(name: str, golden: Mapping[str, Any], current: Mapping[str, Any]
 
 
 def _moves(golden: Mapping[str, Any], current: Mapping[str, Any]) -> Sequence[float]:
-    """How far the log-probability of each token moved that both chose, up to where they part (nats)."""
+    """Absolute change of each token's log-probability, up to the first token that differs, in nats."""
     index = token_divergence(golden["token_ids"], current["token_ids"])
     common = len(golden["token_ids"]) if index is None else index
     pairs = zip(golden["top5"][:common], current["top5"][:common], strict=True)

@@ -121,7 +121,7 @@ def test_both_answers_stream_side_by_side_with_their_figures(
         expect(text_of(page, title)).to_have_text(answer, timeout=LIMIT_MS)
         expect(text_of(page, title)).to_have_attribute("aria-busy", "false", timeout=LIMIT_MS)
         expect(region(page, title).locator("[data-figure=tokens]")).to_have_text(str(len(answer) // 5))
-        for figure in ("first", "whole"):
+        for figure in ("first", "complete"):
             expect(region(page, title).locator(f"[data-figure={figure}]")).to_have_text(SECONDS)
     told = f"verbose: {len(ANSWERS['verbose']) // 5} tokens in"
     expect(page.locator("#summary")).to_contain_text(told, timeout=LIMIT_MS)
