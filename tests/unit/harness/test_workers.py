@@ -115,7 +115,7 @@ def test_a_crashed_worker_leaves_the_run_not_accepted(project: Project) -> None:
     assert result.ret == 11
     assert project.document()["decision"] == "INCOMPLETE"
     entry = project.criterion("style.consistency")
-    assert (entry["outcome"], entry["reason"]) == ("NOT_RUN", "a worker process crashed before it told the outcome")
+    assert (entry["outcome"], entry["reason"]) == ("NOT_RUN", "a worker process crashed before it reported the outcome")
     assert not (project.results / "accepted.json").exists()
 
 
