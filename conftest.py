@@ -82,7 +82,7 @@ def _parameter(target: Target, device: str) -> object:
 
 def _endpoint(url: str, config: pytest.Config) -> object:
     if not re.fullmatch(r"https?://[^\s/]+/?", url):
-        raise pytest.UsageError(f"--endpoint: {url!r} is no address such as http://127.0.0.1:8000")
+        raise pytest.UsageError(f"--endpoint: {url!r} is not a URL such as http://127.0.0.1:8000")
     names = config.getoption("--target") or [None]
     if len(names) != 1:
         raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")

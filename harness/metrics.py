@@ -105,7 +105,7 @@ def longest_repeated_span(token_ids: Sequence[int]) -> int:
 def misplaced_answers(questions: Sequence[str], answers: Sequence[str]) -> int:
     """Count answers that went to the wrong one of several concurrent requests, as far as their words show it.
 
-    The subject of a question is its words of at least four letters without those that only ask ("explain", "why"),
+    The subject of a question is its words of at least four letters without those that only ask ("explain", "what"),
     compared by their first five letters. An answer is misplaced when it names no word of its own question's subject,
     and more than half of the words that another question's subject has and its own has not. It is not when it names
     neither or both, so the count is a lower bound. With 8 of the shipped training examples drawn at random it counts a

@@ -36,7 +36,7 @@ class Proportion:
         if type(self.successes) is not int or type(self.trials) is not int:
             raise ValueError("a proportion is made of two whole numbers")
         if not 0 <= self.successes <= self.trials or self.trials < 1:
-            raise ValueError(f"{self.successes} of {self.trials} is no proportion")
+            raise ValueError(f"{self.successes} of {self.trials} is not a proportion")
 
     @classmethod
     def of(cls, flags: Sequence[bool]) -> Proportion:

@@ -72,4 +72,4 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON; non-finite numbers are the strings nan, inf and -inf")
+    raise ValueError(f"{constant} is not JSON; non-finite numbers are the strings nan, inf and -inf")

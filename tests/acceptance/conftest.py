@@ -1,4 +1,4 @@
-"""Fixtures that the criteria share: one training run, one loaded model, one set of answers and one server per target."""
+"""Fixtures shared by the criteria: one training run, one loaded model, one set of answers, one server per target."""
 
 from __future__ import annotations
 
