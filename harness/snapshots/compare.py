@@ -117,8 +117,8 @@ def greedy_difference(recorded: Any, observed: Any, log_probability_tolerance: f
     index = token_divergence(recorded["token_ids"], observed["token_ids"])
     if index is not None:
         return _describe_divergence(recorded, observed, index)
-    if recorded["finish_reason"] != observed["finish_reason"]:
-        return f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}"
+    if endings := _ending_differences(recorded, observed):
+        return endings[0]
     if len(recorded["top5"]) != len(observed["top5"]):
         return f"log-probabilities of {len(observed['top5'])} steps instead of {len(recorded['top5'])}"
     for step, (before, now) in enumerate(zip(recorded["top5"], observed["top5"], strict=True)):
@@ -143,11 +143,7 @@ def batched_difference(recorded: Any, observed: Any) -> str | None:
     different = first_token_difference(recorded, observed)
     if different is not None:
         return different
-    if recorded["token_count"] != observed["token_count"]:
-        return f"{observed['token_count']} tokens instead of {recorded['token_count']}"
-    if recorded["finish_reason"] != observed["finish_reason"]:
-        return f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}"
-    return None
+    return next(iter(_ending_differences(recorded, observed)), None)
 
 
 def first_token_difference(recorded: Any, observed: Any) -> str | None:
@@ -231,11 +227,17 @@ def _describe_divergence(recorded: Mapping[str, Any], observed: Mapping[str, Any
         f"{'near tie' if near else 'different behaviour'} "
         f"(log-probability gap between the two: recorded {shown[0]}, observed {shown[1]})",
     ]
+    return "; ".join([*parts, *_ending_differences(recorded, observed)])
+
+
+def _ending_differences(recorded: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
+    """How length and finish reason differ, in this order."""
+    parts = []
     if recorded["token_count"] != observed["token_count"]:
         parts.append(f"{observed['token_count']} tokens instead of {recorded['token_count']}")
     if recorded["finish_reason"] != observed["finish_reason"]:
         parts.append(f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}")
-    return "; ".join(parts)
+    return parts
 
 
 def _token_at(answer: Mapping[str, Any], index: int) -> int | None:

@@ -116,7 +116,7 @@ def path_part(text: str) -> str:
     """
     part = re.sub(r"[^A-Za-z0-9.=+-]+", "_", text).strip("._")
     if not part:
-        raise ValueError(f"{text!r} has no character that a file name may hold")
+        raise ValueError(f"no file name can be made of {text!r}: no character of it is allowed")
     return part
 
 
