@@ -1,4 +1,4 @@
-"""Many clients at once, each asking again what was refused, while `/health` is asked, too."""
+"""Many concurrent clients, each retrying what was refused, while ``/health`` is polled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.acceptance.client import Client, Reply, send_until_admitted
 
 CLIENT_COUNT = 8
 PATIENCE_S = 300.0
-"""A question that is still refused after so long stays without an answer."""
+"""A question that is still refused after this long stays unanswered."""
 HEALTH_PERIOD_S = 0.25
 QUESTIONS = (
     "What is caching?",
@@ -30,7 +30,7 @@ QUESTIONS = (
     "How does a rainbow form?",
     "How do penguins keep warm?",
 )
-"""Held-out questions with a subject that an answer names, so that an answer to another one shows."""
+"""Held-out questions whose answers name the subject, so that an answer to another question shows."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class Exchange:
 
     @property
     def refusals(self) -> Sequence[Reply]:
-        """Those that asked to come back later."""
+        """The replies that said to retry later."""
         return [reply for reply in self.replies if reply.status == 503]
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """What many clients at once were told.
+    """What many concurrent clients received.
 
     Attributes:
-        asked: Every question in every style.
-        checks: What `/health` said meanwhile.
+        asked: The exchange about every question in every style.
+        checks: The replies of ``/health`` meanwhile.
         duration_s: Seconds from the first question to the last answer.
     """
 
@@ -68,12 +68,12 @@ class Crowd:
 
     @property
     def answered(self) -> Sequence[Exchange]:
-        """Those with a valid answer in the end."""
+        """Those that ended with a valid answer."""
         return [one for one in self.asked if is_valid_answer(one.answer, one.style)]
 
 
 def send_crowd(client: Client) -> Crowd:
-    """Let all clients ask until every question is answered, or given up."""
+    """Let all clients ask until every question is answered or given up."""
     over = threading.Event()
     started_s = time.perf_counter()
     with ThreadPoolExecutor(CLIENT_COUNT + 1) as pool:
@@ -86,5 +86,5 @@ def send_crowd(client: Client) -> Crowd:
 
 
 def ask(client: Client, question: str, style: Style) -> Exchange:
-    """Ask until the server no longer puts it off."""
+    """Ask until the server answers or the patience ends."""
     return Exchange(question, style, send_until_admitted(lambda: client.generate(question, style), PATIENCE_S))

@@ -1,4 +1,4 @@
-"""Many clients at once are answered in time, and `/health` meanwhile."""
+"""Many concurrent clients are answered in time, and ``/health`` meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from harness.metrics import misplaced_answers
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import quantile
 from pipeline.config import Style
 from tests.acceptance.answers import is_valid_answer
@@ -19,7 +19,7 @@ REFUSAL_LIMIT_S = 1.0
 
 
 @pytest.mark.criterion("deployment.under_load")
-def test_under_load(measured: Measured, crowd: Crowd) -> None:
+def test_under_load(measured: Recorder, crowd: Crowd) -> None:
     asked, answered = crowd.asked, crowd.answered
     measured.record(
         client_count=CLIENT_COUNT,
@@ -41,7 +41,7 @@ def test_under_load(measured: Measured, crowd: Crowd) -> None:
 
 
 def is_wrong_reply(reply: Reply, style: Style) -> bool:
-    """Whether a reply is neither an answer nor a quick refusal that says when to come back."""
+    """Whether a reply is neither an answer nor a quick refusal that says when to retry."""
     is_refusal = reply.status == 503 and reply.retry_after_s is not None and reply.wall_s < REFUSAL_LIMIT_S
     return not is_refusal and not is_valid_answer(reply, style)
 
