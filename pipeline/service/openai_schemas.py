@@ -119,48 +119,49 @@ class ChatReplyMessage(ResponseBody):
     content: str
 
 
-class ChatChoice(ResponseBody):
-    """The one choice."""
+class Choice(ResponseBody):
+    """Fields of the only choice on both routes."""
 
     index: Literal[0] = 0
-    message: ChatReplyMessage
     finish_reason: FinishReason
     logprobs: None = None
 
 
-class ChatReply(ResponseBody):
+class OpenAIReply(ResponseBody):
+    """Fields of the reply on both routes."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    """Start of the adapter's SHA-256."""
+    usage: Usage
+
+
+class ChatChoice(Choice):
+    """The only choice."""
+
+    message: ChatReplyMessage
+
+
+class ChatReply(OpenAIReply):
     """A chat completion."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    """Start of the adapter's SHA-256."""
     choices: list[ChatChoice]
-    usage: Usage
 
 
-class CompletionChoice(ResponseBody):
-    """The one choice."""
+class CompletionChoice(Choice):
+    """The only choice."""
 
-    index: Literal[0] = 0
     text: str
-    finish_reason: FinishReason
-    logprobs: None = None
 
 
-class CompletionReply(ResponseBody):
+class CompletionReply(OpenAIReply):
     """A completion."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    """Start of the adapter's SHA-256."""
     choices: list[CompletionChoice]
-    usage: Usage
 
 
 class ModelEntry(ResponseBody):

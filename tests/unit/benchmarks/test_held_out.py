@@ -61,7 +61,7 @@ def test_the_report_holds_every_run_and_refuses_unlike_ones(tmp_path: Path) -> N
     assert document["runs"] == results
     assert (tmp_path / "out" / "held_out.md").read_text() == to_markdown(document)
     (folders[0] / HELD_OUT_FILE).write_text(json.dumps({**results[0], "examples": 64}))
-    with pytest.raises(ValueError, match="as many examples"):
+    with pytest.raises(ValueError, match="the same number of examples"):
         report(folders, tmp_path / "out")
 
 

@@ -185,7 +185,7 @@ def test_a_key_is_asked_for_and_used(browser: Browser) -> None:
         page.get_by_label("Your question").fill("Why?")
         page.get_by_role("button", name="Ask").click()
         expect(region(page, "Terse").get_by_role("alert")).to_contain_text("keys", timeout=LIMIT_MS)
-        page.get_by_label("Only if this server wants one").fill("sesame")
+        page.get_by_label("Only if this server requires one").fill("sesame")
         page.get_by_role("button", name="Ask").click()
         expect(text_of(page, "Terse")).to_contain_text("Rate", timeout=LIMIT_MS)
         end_answers(served)
