@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
+.PHONY: demo docs report-picture test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
 	overload engine-agreement large-data gpu-acceptance clean
 
 demo: $(READY)
@@ -27,6 +27,14 @@ test-page: $(READY)
 # More than 10,000 generated requests against the service with a fake engine, and how many got which status.
 abuse: $(READY)
 	ABUSE_REPORT=results/abuse/abuse.json $(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
+
+# The generated blocks of all pages, and the tables and pictures beside result files.
+docs: $(READY)
+	$(BIN)/python -m docs.build
+
+# The README's picture of the report, from the committed acceptance run; needs Chromium.
+report-picture: $(READY)
+	$(BIN)/python -m docs.picture
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1
