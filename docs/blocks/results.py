@@ -52,7 +52,8 @@ def origin(*names: str, command: str = "", device: str = "") -> str:
         device: The accelerator, where the document does not say.
     """
     document = read(names[0])
-    provenance = document.get("provenance") or document["runs"][0]["provenance"]
+    document = document if "provenance" in document else {"command": document["command"], **document["runs"][0]}
+    provenance = document["provenance"]
     gpu = device or provenance.get("gpu") or document.get("gpu", {}).get("name") or document.get("device")
     cores = f"{provenance['cpu_model']}, {provenance['cpu_count']} cores"
     packages = provenance["packages"]
@@ -164,7 +165,7 @@ def dependency_sets() -> str:
     """Return the comparison of the golden pins with today's releases."""
     names = [f"{MODEL}/versions/{each}.json" for each in versions.SETS]
     current, golden = map(read, names)
-    return f"{versions.to_markdown(current, golden).strip()}\n\n{origin(*names)}"
+    return "\n\n".join((versions.to_markdown(current, golden).strip(), *map(origin, names)))
 
 
 def sharded() -> str:
@@ -222,7 +223,8 @@ def large_data() -> str:
     return f"{table(headers, rows)}\n{origin(name)}"
 
 
-_H100 = "NVIDIA H100 80GB HBM3"
+_H100, _H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+"""Of documents of serving, which name no device."""
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "readme-figures": readme_figures,
@@ -238,7 +240,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gpu-cut": cut_run,
     "serving-cpu": from_file(f"{MODEL}/serving/serving.json", serving_load.to_markdown),
     "serving-gpu": from_file(f"{MODEL}/gpu/serving.json", serving_load.to_markdown, device=_H100),
-    "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device="NVIDIA H200"),
+    "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device=_H200),
     "overload": from_file(f"{MODEL}/serving/overload.json", overload.to_markdown),
     "peers": from_file(f"{MODEL}/serving/peers.json", serving_peers.to_markdown),
     "agreement-cpu": partial(agreement, f"{MODEL}/serving/agreement.json"),
