@@ -81,9 +81,9 @@ def readme_figures() -> str:
     peaks, rates = _presets("training.gpu_memory", "cuda_reserved_gib"), _presets("training.duration", "examples_per_s")
     gpu = read(f"{SHAPE}/gpu/golden/acceptance.json")["provenance"]["gpu"]
     lines = (
-        f"**{passed} of {len(subject['criteria'])} criteria passed** by a {MODEL} that was trained in"
-        f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores, in"
-        f" {run['peak_memory']['rss_gib']:.1f} GiB.",
+        f"**{passed} of {len(subject['criteria'])} criteria passed**: `{MODEL}`, trained in"
+        f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores within"
+        f" {run['peak_memory']['rss_gib']:.1f} GiB (`make demo`).",
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
         f" {matrix['healthy_count']} healthy ones accepted ([matrix](results/sabotage/matrix.md)).",
         f"**{peaks[1]:.1f} instead of {peaks[0]:.1f} GiB**, {rates[1] / rates[0]:.1f} times as fast: the `lean` preset"

@@ -106,7 +106,7 @@ def test_the_signs_of_the_matrix_are_those_that_are_drawn() -> None:
 
 
 def test_options_and_variables_exist() -> None:
-    folders = (ROOT / "harness", ROOT / "pipeline", ROOT / "benchmarks")
+    folders = (ROOT / "harness", ROOT / "pipeline", ROOT / "benchmarks", ROOT / "sabotage")
     sources = [ROOT / "conftest.py", *(path for folder in folders for path in folder.rglob("*.py"))]
     sources.append(ROOT / "tests" / "pinned_environment.py")
     known = set(re.findall(r'"(--[a-z-]+|VERBOSITY_[A-Z_]+)"', "\n".join(p.read_text("utf-8") for p in sources)))
