@@ -92,7 +92,7 @@ def test_a_token_may_leave_the_likeliest_only_where_the_last_one_is_near() -> No
     assert greedy(with_step(recorded, 0, far), recorded) is not None
 
 
-def test_first_divergence_is_told_as_near_tie() -> None:
+def test_first_divergence_is_reported_as_near_tie() -> None:
     recorded = with_step(answer(5, 6, 7), 1, step(6, -0.70, 8, -0.72))
     observed = with_step(answer(5, 8, 9, 9), 1, step(8, -0.70, 6, -0.71))
     told = str(greedy(recorded, observed))
@@ -102,7 +102,7 @@ def test_first_divergence_is_told_as_near_tie() -> None:
 
 
 @pytest.mark.parametrize(("second_value", "gap"), [(-3.0, "2.9000"), (None, "unknown")])
-def test_first_divergence_is_told_as_different_behaviour(second_value: float | None, gap: str) -> None:
+def test_first_divergence_is_reported_as_different_behaviour(second_value: float | None, gap: str) -> None:
     recorded = answer(5, 6)
     if second_value is not None:
         recorded = with_step(recorded, 1, step(6, -0.1, 8, second_value))

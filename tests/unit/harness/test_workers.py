@@ -144,7 +144,7 @@ def test_other_failing_test_keeps_the_run_failed_with_workers(project: Project) 
     assert project.document()["decision"] == "ACCEPTED"
 
 
-def test_usage_error_with_workers_is_told_as_without(project: Project) -> None:
+def test_usage_error_with_workers_is_reported_as_without(project: Project) -> None:
     del project.bodies[SPEED]
     alone, shared = project.run(), project.run_in_processes(*WORKERS)
     assert alone.ret == shared.ret == 4
