@@ -15,7 +15,8 @@ demo: $(READY)
 # In two workers, a test file in one of them. torch computes in one thread of each: OpenMP's helpers of every thread that
 # ever computed, more than the cores, make answers ten times slower.
 WORKERS ?= 2
-SUITE := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST_OPTIONS ?=
+SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 SUITE_THREADS := OMP_NUM_THREADS=1
 # All but the acceptance runs, with what is marked slow.
 EVERYTHING := -m 'not gpu and not embedded'
