@@ -6,18 +6,38 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo docs report-picture test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
+.PHONY: demo docs report-picture test test-all test-durations test-golden test-page abuse lint sabotage data-check curve \
+	bench in-turn versions serving-load serving-peers \
 	overload engine-agreement large-data gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
 
-test: $(READY) lint
-	$(BIN)/python -m pytest
+# In two workers, a test file in one of them. torch computes in one thread of each: OpenMP's helpers of every thread that
+# ever computed, more than the cores, make answers ten times slower.
+WORKERS ?= 2
+PYTEST_OPTIONS ?=
+SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+SUITE_THREADS := OMP_NUM_THREADS=1
+# All but the acceptance runs, with what is marked slow.
+EVERYTHING := -m 'not gpu and not embedded'
 
-# The same tests on the golden document's pins; its torch is a CUDA build, and runs on a CPU, too.
+test: $(READY) lint
+	$(SUITE_THREADS) $(BIN)/python $(SUITE)
+
+# With the slow ones: the embedded model trained and judged, training killed twenty times, training sharded. .ci/run runs it.
+test-all: $(READY) lint
+	$(SUITE_THREADS) $(BIN)/python $(SUITE) $(EVERYTHING)
+
+# What depends on the versions of torch, transformers, peft, accelerate and bitsandbytes, on the golden document's pins; its
+# torch is a CUDA build, and runs on a CPU, too.
+ON_VERSIONS := tests/smoke $(addprefix tests/unit/pipeline/,test_compat.py engines generation model planning release training)
 test-golden:
-	$(ON_GOLDEN) -m pytest
+	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(EVERYTHING) $(ON_VERSIONS)
+
+# How long the test commands take and which lines they run: results/tests/durations.json.
+test-durations: $(READY)
+	$(BIN)/python -m benchmarks.suite_durations --output results/tests
 
 # The page in a real Chromium; 'make test' runs these tests, too, and leaves them out where there is none.
 test-page: $(READY)

@@ -151,7 +151,7 @@ def test_no_4bit_settings_and_no_adapter_names_are_left(exported: Path) -> None:
     assert not (exported / "adapter" / "README.md").exists()
 
 
-def test_a_golden_adapter_is_merged_with_its_whole_embeddings(tmp_path: Path) -> None:
+def test_a_golden_adapter_is_merged_with_its_embeddings(tmp_path: Path) -> None:
     train(tiny_request(tmp_path / "run", "golden", accumulation_steps=4, learning_rate=2e-2))
     proof = export(RunFolder(tmp_path / "run"), tmp_path / "model", dtype="bfloat16")
     assert proof.holds
