@@ -13,8 +13,8 @@ ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 demo: $(READY)
 	$(BIN)/verbosity demo
 
-# In two workers, a test file in one of them. torch computes in one thread of each: OpenMP's helpers of every thread that
-# ever computed, more than the cores, make answers ten times slower.
+# In two workers, each test file in one of them, and torch in one thread of each: OpenMP keeps helper threads for every
+# thread that has computed, and more of them than cores slow every answer down.
 WORKERS ?= 2
 PYTEST_OPTIONS ?=
 SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
