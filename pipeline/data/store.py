@@ -74,7 +74,8 @@ def tokenised(
     tokenizer_sha256 = sha256_of(*sorted(base_folder.glob("tokenizer*")))
     request = EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
     data = encoded_dataset(request)
-    return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
+    name = path.name if path.is_dir() else sources[0].path.name  # a pipe's own name is a number
+    return data, {"file": name, "sha256": request.data_sha256, "examples": len(data)}
 
 
 def encoded_dataset(request: EncodingRequest) -> Any:
