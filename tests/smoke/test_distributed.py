@@ -16,6 +16,7 @@ from pipeline import distributed as processes
 from pipeline.cli import main
 from pipeline.compat import SHARDS_FOUR_BIT
 from pipeline.config import PRESETS, TrainingConfig
+from pipeline.data.batches import training_batches
 from pipeline.distributed import SHARDING, accumulation_per_process, require_same_sharding, require_shardable
 from pipeline.errors import PipelineError
 from pipeline.model.loading import load_trained
@@ -161,8 +162,9 @@ def test_a_checkpoint_is_taken_up_the_way_it_was_made(tmp_path: Path, monkeypatc
     ("count", "examples", "message"),
     [
         (3, 48, r"3 processes cannot share accumulation_steps=4 evenly"),
-        (2, 20, r"2 processes take 8 examples at a time, and 20 is not a multiple of that; use --max-examples 16\."),
-        (2, 6, r"2 processes take 8 examples at a time, and 6 is not a multiple of that; start fewer processes\."),
+        (2, 17, r"2 processes cannot share the last step's single example; use --max-examples 16\."),
+        (4, 35, r"4 processes cannot share the last step's 3 examples; use --max-examples 32\."),
+        (2, 1, r"2 processes cannot share the last step's single example; start fewer processes\."),
     ],
 )
 def test_what_processes_cannot_share_evenly_is_refused(
@@ -171,3 +173,19 @@ def test_what_processes_cannot_share_evenly_is_refused(
     monkeypatch.setenv("WORLD_SIZE", str(count))
     with pytest.raises(PipelineError, match=message):
         accumulation_per_process(TrainingConfig(micro_batch_size=4, accumulation_steps=4), examples)
+
+
+@pytest.mark.parametrize(("count", "examples"), [(1, 2), (1, 41), (2, 41), (4, 20), (2, 18)])
+def test_any_other_number_of_examples_is_shared(count: int, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    training = TrainingConfig(micro_batch_size=4, accumulation_steps=4)
+    assert accumulation_per_process(training, examples) == 4 // count
+    assert len(training_batches(["terse"] * examples, [1] * examples, training)) % count == 0
+
+
+def test_two_processes_train_a_smaller_last_window_as_one_does(tmp_path: Path) -> None:
+    fewer = [*TRAIN[:-1], "22"]
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    trained([*VERBOSITY, *fewer], one.path)
+    trained([*LAUNCHER, *VERBOSITY[1:], *fewer], two.path)
+    assert_trained_alike(one, two)
