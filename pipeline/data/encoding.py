@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from pipeline.data.formats import Example
 from pipeline.data.source import Problems
-from pipeline.data.text import control_tokens
+from pipeline.data.text import spelled_control_token
 from pipeline.errors import PipelineError
 
 
@@ -47,11 +47,10 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_tokens: int, problem
     heads = [render_prompt(tokenizer, example.prompt) for example in examples]
     tails = [_answer_text(tokenizer, example, head) for example, head in zip(examples, heads, strict=True)]
     ids = tokenizer([*heads, *tails], add_special_tokens=False)["input_ids"]
-    control = control_tokens(tokenizer)
     encoded = []
     for example, head, tail in zip(examples, ids[: len(heads)], ids[len(heads) :], strict=True):
-        if found := control.search(f"{example.words} {example.completion}"):
-            problems.add(example.origin, f"contains {found[0]}, a control token of the model; remove it.")
+        if found := spelled_control_token(f"{example.words} {example.completion}", tokenizer):
+            problems.add(example.origin, f"contains {found}, a control token of the model; remove it.")
         elif len(head) + len(tail) > max_tokens:
             problems.add(
                 example.origin,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -47,8 +48,8 @@ def require_text(text: str, tokenizer: Any = None) -> None:
     for style in Style:
         if style.token in text:
             raise TextError(f"contains {style.token}, a style token; leave it out and name the style instead.")
-    if tokenizer is not None and (found := control_tokens(tokenizer).search(text)):
-        raise TextError(f"contains {found[0]}, a control token of the model; remove it.")
+    if tokenizer is not None and (found := spelled_control_token(text, tokenizer)):
+        raise TextError(f"contains {found}, a control token of the model; remove it.")
 
 
 def require_prompt(prompt: str, tokenizer: Any = None) -> None:
@@ -59,9 +60,14 @@ def require_prompt(prompt: str, tokenizer: Any = None) -> None:
         raise TextError(f"the prompt {error}") from None
 
 
-def control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """A pattern of the tokens that the tokenizer recognises anywhere in a text and would act on."""
+def spelled_control_token(text: str, tokenizer: Any) -> str | None:
+    """The first token in a text that the tokenizer recognises anywhere and would act on; None if there is none."""
+    found = [token for token in _control_tokens(tokenizer) if token in text]
+    return min(found, key=text.index, default=None)
+
+
+@functools.lru_cache(maxsize=4)
+def _control_tokens(tokenizer: Any) -> frozenset[str]:
     # transformers 4.54 omits most of Mistral's from all_special_tokens, but still tokenises them as special.
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    control = {*tokenizer.all_special_tokens, *added} - {style.token for style in Style}
-    return re.compile("|".join(map(re.escape, sorted(control))))
+    return frozenset({*tokenizer.all_special_tokens, *added} - {style.token for style in Style})
