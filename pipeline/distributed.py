@@ -98,7 +98,7 @@ def accumulation_per_process(training: TrainingConfig, examples: int) -> int:
         examples: Examples of the run, all epochs included.
 
     Raises:
-        PipelineError: The window or the examples cannot be divided evenly.
+        PipelineError: The window, or the smaller last one, has micro-batches that the processes cannot share evenly.
     """
     count = process_count()
     if training.accumulation_steps % count:
@@ -106,14 +106,19 @@ def accumulation_per_process(training: TrainingConfig, examples: int) -> int:
             f"{count} processes cannot share accumulation_steps={training.accumulation_steps} evenly; start a number "
             "that divides it."
         )
-    at_once = training.micro_batch_size * count
-    if examples % at_once:
-        fitting = examples // training.epochs // at_once * at_once
+    if last := _unshared(training, examples, count):
+        rows = range(examples // training.epochs, 0, -1)
+        fitting = next((n for n in rows if not _unshared(training, n * training.epochs, count)), None)
         remedy = f"use --max-examples {fitting}" if fitting else "start fewer processes"
-        raise PipelineError(
-            f"{count} processes take {at_once} examples at a time, and {examples} is not a multiple of that; {remedy}."
-        )
+        left = "single example" if last == 1 else f"{last} examples"
+        raise PipelineError(f"{count} processes cannot share the last step's {left}; {remedy}.")
     return training.accumulation_steps // count
+
+
+def _unshared(training: TrainingConfig, examples: int, count: int) -> int:
+    """Examples of the last optimizer step if the processes cannot have equally many micro-batches of it; else 0."""
+    last = examples % training.window_examples
+    return last if min(last, training.accumulation_steps) % count else 0  # as ``training_batches`` cuts it
 
 
 def mean_over_processes(value: float) -> float:

@@ -26,7 +26,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=TRAINING_DATA,
         metavar="PATH",
-        help="JSONL file, plain or gzip, or a folder of them (default: the shipped set)",
+        help="JSONL file, plain or gzip, a folder of them, or a pipe (default: the shipped set)",
     )
     check.add_argument(
         "--held-out",

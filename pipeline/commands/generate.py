@@ -8,6 +8,7 @@ import json
 from pipeline.commands import Command, run_arguments
 from pipeline.config import Style
 from pipeline.data.style import detect_style
+from pipeline.data.text import require_prompt
 from pipeline.run_folder import RunFolder
 
 
@@ -19,6 +20,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    require_prompt(arguments.prompt)
     from pipeline.generation.generate import generate_with_style
     from pipeline.model.loading import load_trained
 

@@ -6,6 +6,7 @@ import math
 import random
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pipeline.config import Style, TrainingConfig
@@ -17,10 +18,11 @@ IGNORED_LABEL = -100
 def training_batches(styles: Sequence[str], lengths: Sequence[int], training: TrainingConfig) -> list[list[int]]:
     """Indices of the examples of each micro-batch, ``accumulation_steps`` of them behind every optimizer step.
 
-    The examples are shuffled, anew for each pass over them. With ``stratify_windows`` each window, the examples behind
+    The examples are shuffled again for each pass over them. With ``stratify_windows`` each window, the examples behind
     one optimizer step, holds both styles in the file's proportion and is sorted by length. So no step sees one style
     alone, and examples of like length share a micro-batch. Its cuts lie where the largest micro-batch has the fewest
-    tokens, padding included; what a step sums over does not depend on them. The last window may be smaller.
+    tokens, padding included; what a step sums over does not depend on them. The run's last window may be smaller: it
+    has as many micro-batches as the others, or one for each of its examples if those are fewer.
 
     Args:
         styles: The style of each example.
@@ -30,27 +32,26 @@ def training_batches(styles: Sequence[str], lengths: Sequence[int], training: Tr
     generator, indices, order = random.Random(training.seed), list(range(len(styles))), []
     for _ in range(training.epochs):
         generator.shuffle(indices)
-        order += _windows(indices, styles, lengths, training.window_examples) if training.stratify_windows else indices
+        order += _spread(indices, styles) if training.stratify_windows else indices
     batches = []
     for start in range(0, len(order), training.window_examples):
-        window, size = order[start : start + training.window_examples], training.micro_batch_size
+        window = order[start : start + training.window_examples]
+        count = min(len(window), training.accumulation_steps)
         if training.stratify_windows:
+            window.sort(key=lambda index: lengths[index])
             padded = [padded_length(lengths[index], training.pad_to_multiple) for index in window]
-            batches += _cut_evenly(window, padded, math.ceil(len(window) / size))
+            batches += _cut_evenly(window, padded, count)
         else:
-            batches += [window[first : first + size] for first in range(0, len(window), size)]
+            cuts = [len(window) * part // count for part in range(count + 1)]
+            batches += [window[first:end] for first, end in pairwise(cuts)]
     return batches
 
 
-def _windows(order: Sequence[int], styles: Sequence[str], lengths: Sequence[int], window: int) -> list[int]:
+def _spread(order: Sequence[int], styles: Sequence[str]) -> list[int]:
+    """The examples in their order, but with each style spread evenly."""
     strata = [[index for index in order if styles[index] == style] for style in Style]
     even = sorted((rank / len(stratum), index) for stratum in strata for rank, index in enumerate(stratum))
-    spread = [index for _, index in even]
-    return [
-        index
-        for start in range(0, len(spread), window)
-        for index in sorted(spread[start : start + window], key=lambda i: lengths[i])
-    ]
+    return [index for _, index in even]
 
 
 def _cut_evenly(window: list[int], lengths: list[int], count: int) -> list[list[int]]:

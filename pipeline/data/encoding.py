@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-from pipeline.config import Style
 from pipeline.data.formats import Example
 from pipeline.data.source import Problems
+from pipeline.data.text import spelled_control_token
 from pipeline.errors import PipelineError
 
 
@@ -48,11 +47,10 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_tokens: int, problem
     heads = [render_prompt(tokenizer, example.prompt) for example in examples]
     tails = [_answer_text(tokenizer, example, head) for example, head in zip(examples, heads, strict=True)]
     ids = tokenizer([*heads, *tails], add_special_tokens=False)["input_ids"]
-    control = _control_tokens(tokenizer)
     encoded = []
     for example, head, tail in zip(examples, ids[: len(heads)], ids[len(heads) :], strict=True):
-        if found := control.search(f"{example.words} {example.completion}"):
-            problems.add(example.origin, f"contains {found[0]}, a control token of the model; remove it.")
+        if found := spelled_control_token(f"{example.words} {example.completion}", tokenizer):
+            problems.add(example.origin, f"contains {found}, a control token of the model; remove it.")
         elif len(head) + len(tail) > max_tokens:
             problems.add(
                 example.origin,
@@ -78,14 +76,6 @@ def _answer_text(tokenizer: Any, example: Example, head: str) -> str:
             f"{example.origin}: the chat template does not keep the prompt as a prefix; fix the template."
         )
     return str(whole[len(head) :]).rstrip()
-
-
-def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """A pattern of the special tokens that must not occur in a text, since the tokenizer would act on them."""
-    # transformers 4.54 omits most of Mistral's from all_special_tokens, but still tokenises them as special.
-    marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    control = sorted({*tokenizer.all_special_tokens, *marked} - {style.token for style in Style})
-    return re.compile("|".join(map(re.escape, control)))
 
 
 def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example], problems: Problems) -> list[int]:

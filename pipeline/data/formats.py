@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Style
-from pipeline.data.source import Problems, data_files, read_objects
+from pipeline.data.discovery import data_file, data_files
+from pipeline.data.source import Problems, read_objects
 from pipeline.data.style import STYLE_KEYWORDS, detect_style, find_keywords, inject_token
+from pipeline.data.text import TextError, require_text
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of_text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,14 @@ class DataFile:
 
 
 def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise RowError(f"{where}: expected a non-empty string; write the text there.")
-    if _SURROGATE.search(value):
-        raise RowError(f"{where}: contains half a surrogate pair (\\ud800-\\udfff); write the complete character.")
+    try:
+        require_text(value)
+    except TextError as error:
+        raise RowError(f"{where}: {error}") from None
     if found := _CONTROL.search(value):
         raise RowError(f"{where}: holds the control character U+{ord(found[0]):04X}; remove it.")
-    for style in Style:
-        if style.token in value:
-            raise RowError(f"{where}: contains {style.token}; remove it, the pipeline puts it in front.")
     return value.strip()
 
 
@@ -257,7 +257,7 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         PipelineError: A row has no question, a style keyword in it, or a question that occurs twice.
     """
-    problems, questions = Problems(), dict[str, Question]()
+    problems, questions, path = Problems(), dict[str, Question](), data_file(path)
     for number, row in read_objects(path, problems):
         origin = f"{path.name}:{number}"
         try:

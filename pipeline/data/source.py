@@ -1,4 +1,4 @@
-"""JSONL files, plain or gzip: the files at a path, and the objects in their lines.
+"""JSONL files, plain or gzip: the objects in their lines.
 
 Problems are collected instead of raised one by one, so that a user can fix a file in one go. The data is valid only if
 there are none.
@@ -6,7 +6,6 @@ there are none.
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import json
 import zlib
@@ -15,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
+from pipeline.data.recognition import recognise
 from pipeline.errors import PipelineError
 
 LONGEST_LINE_BYTES = 1 << 20
 """Longer lines are refused before they are read into memory; the targets' longest context is far shorter."""
 SHOWN_PROBLEMS = 10
 _GZIP_MAGIC = b"\x1f\x8b"
-_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 @dataclass
@@ -49,24 +48,6 @@ class Problems:
         raise PipelineError("\n".join(self.shown) + (f"\n... and {hidden} more problems." if hidden else ""))
 
 
-def data_files(path: Path) -> list[Path]:
-    """The data files at ``path``: itself, or every ``*.jsonl`` and ``*.jsonl.gz`` in a folder, sorted by name.
-
-    Raises:
-        PipelineError: There are none.
-    """
-    if not path.is_dir():
-        if not path.exists():
-            raise PipelineError(
-                f"{path}: cannot be read (no such file or folder); name a JSONL file or a folder of them."
-            )
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(_SUFFIXES))
-    if not files:
-        raise PipelineError(f"{path}: the folder holds no *.jsonl or *.jsonl.gz file; put the data there.")
-    return files
-
-
 def read_objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the object of each non-blank line, in constant memory.
 
@@ -74,20 +55,22 @@ def read_objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str
         path: A JSONL file; gzip is detected by content, not by name.
         problems: Collects unusable lines; a problem that makes the rest unreadable ends the iteration.
     """
-    number = 0
+    number, unrecognised = 0, True
     try:
         with _open(path) as handle:
             while raw := handle.readline(LONGEST_LINE_BYTES + 1):
                 number += 1
                 origin = f"{path.name}:{number}"
+                if not raw.strip():
+                    continue
+                if unrecognised and (message := recognise(raw)):
+                    return problems.add(origin, f"{message}.")
+                unrecognised = False
                 if len(raw) > LONGEST_LINE_BYTES:
                     return problems.add(origin, f"longer than {LONGEST_LINE_BYTES} bytes; write one example a line.")
-                if number == 1 and (message := _byte_order_mark(raw)):
-                    return problems.add(origin, message)
-                if raw.strip():
-                    value = _parse(raw, origin, problems)
-                    if value is not None:
-                        yield number, value
+                value = _parse(raw, origin, problems)
+                if value is not None:
+                    yield number, value
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         problems.add(f"{path.name}:{number + 1}", f"the gzip data is damaged ({error}); compress the file again.")
     except OSError as error:
@@ -108,14 +91,6 @@ def _open(path: Path) -> BinaryIO:
     with path.open("rb") as handle:
         zipped = handle.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     return cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb"))
-
-
-def _byte_order_mark(raw: bytes) -> str | None:
-    if raw.startswith(codecs.BOM_UTF8):
-        return "starts with a byte-order mark (BOM); save the file as UTF-8 without one."
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "not UTF-8 but UTF-16; save the file as UTF-8."
-    return None
 
 
 def _parse(raw: bytes, origin: str, problems: Problems) -> dict[str, Any] | None:

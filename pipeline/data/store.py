@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
-from pipeline.config import TrainingConfig
+from pipeline.config import Style, TrainingConfig
 from pipeline.data.encoding import encode
 from pipeline.data.formats import DataFile, Example, find_sources, in_batches, stream_examples
 from pipeline.data.source import Problems, count_lines
@@ -74,7 +74,8 @@ def tokenised(
     tokenizer_sha256 = sha256_of(*sorted(base_folder.glob("tokenizer*")))
     request = EncodingRequest(sources, tokenizer, tokenizer_sha256, training.max_sequence_tokens, training.max_examples)
     data = encoded_dataset(request)
-    return data, {"file": path.name, "sha256": request.data_sha256, "examples": len(data)}
+    name = path.name if path.is_dir() else sources[0].path.name  # a pipe's own name is a number
+    return data, {"file": name, "sha256": request.data_sha256, "examples": len(data)}
 
 
 def encoded_dataset(request: EncodingRequest) -> Any:
@@ -107,10 +108,11 @@ def _write(request: EncodingRequest, path: Path) -> None:
     schema = pa.schema(
         {"input_ids": pa.list_(pa.int32()), "prompt_length": pa.int32(), "length": pa.int32(), "style": pa.string()}
     )
-    problems = Problems()
+    problems, styles = Problems(), set[Style]()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in _leading(stream_with_progress(request.sources), request.max_examples):
             rows = encode(request.tokenizer, batch, request.max_tokens, problems)
+            styles |= {example.style for example in batch}
             if not problems.count:
                 columns = [
                     {**row, "length": len(row["input_ids"]), "style": example.style.value}
@@ -118,6 +120,10 @@ def _write(request: EncodingRequest, path: Path) -> None:
                 ]
                 writer.write_batch(pa.RecordBatch.from_pylist(columns, schema=schema))
     problems.raise_any()
+    if missing := set(Style) - styles:
+        raise PipelineError(
+            f"max_examples={request.max_examples} leaves no {missing.pop()} example; raise it or mix the file's order."
+        )
 
 
 def stream_with_progress(sources: Sequence[DataFile]) -> Iterator[Example]:

@@ -14,7 +14,7 @@ from transformers import StoppingCriteriaList
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.data.encoding import prompt_ids
 from pipeline.data.style import inject_token
-from pipeline.errors import PipelineError
+from pipeline.data.text import require_prompt
 
 FinishReason = Literal["eos", "length", "time"]
 
@@ -62,11 +62,9 @@ def styled_prompt_ids(tokenizer: Any, prompt: str, style: Style | None) -> list[
     """Token ids of a user's prompt with the style token in front (none for None).
 
     Raises:
-        PipelineError: The prompt itself contains a style token, which could contradict the requested style.
+        TextError: The prompt is blank or spells a style token or a control token, which would not stay text.
     """
-    for known in Style:
-        if known.token in prompt:
-            raise PipelineError(f"the prompt contains {known.token}; leave it out and name the style instead.")
+    require_prompt(prompt, tokenizer)
     return prompt_ids(tokenizer, prompt if style is None else inject_token(prompt, style))
 
 
@@ -92,7 +90,7 @@ def generate_with_style(
         watch: Called after each token; may stop the generation.
 
     Raises:
-        PipelineError: The prompt contains a style token.
+        TextError: As ``styled_prompt_ids``.
     """
     chosen = config or GENERATION_PRESETS[style]
     return generate_batch(model, tokenizer, [(prompt, style)], chosen, max_time_s=max_time_s, watch=watch)[0]
@@ -118,7 +116,7 @@ def generate_batch(
         watch: As for ``generate_with_style``; called for the first row only.
 
     Raises:
-        PipelineError: A prompt contains a style token.
+        TextError: As ``styled_prompt_ids``.
     """
     started = time.perf_counter()
     rows = [styled_prompt_ids(tokenizer, prompt, style) for prompt, style in requests]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,14 +97,20 @@ class Plan:
         return "\n".join(f"{name:22}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in rows)
 
     def describe_run(self) -> str:
-        """Sizes of the model, what is trained and the data, in words."""
+        """Sizes of the model, what is trained, the data and the optimizer steps, in words."""
         needs, preset = self.needs, self.needs.preset
         return (
             f"{preset.name}, {preset.quantization.compute_dtype}: {needs.shape.parameter_count:,} parameters; "
             f"{needs.trained_parameters:,} trained ones make an adapter file of {needs.adapter_bytes / 1e6:,.1f} MB; "
             f"{self.examples} examples of at most {self.longest_tokens} tokens, "
-            f"{preset.training.micro_batch_size} at a time"
+            f"{preset.training.micro_batch_size} at a time; {self._describe_steps()}"
         )
+
+    def _describe_steps(self) -> str:
+        window = self.needs.preset.training.window_examples
+        steps, last = math.ceil(self.examples / window), self.examples % window
+        count = "1 step" if steps == 1 else f"{steps} steps"
+        return count + (f", the last of {last} examples" if last else f" of {window} examples")
 
     def describe_time(self) -> str:
         """How long training takes, in words."""

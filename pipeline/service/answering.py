@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.data.style import detect_style
+from pipeline.data.text import TextError
 from pipeline.engines.interface import (
     AnswerCancelledError,
     AnswerRequest,
@@ -71,14 +72,18 @@ class Answering:
             field: Field of the body with the prompt.
 
         Raises:
-            Problem: 413 if the prompt is too long, 503 if the service cannot answer now.
+            Problem: 400 if the prompt spells one of the model's control tokens, 413 if it is too long, 503 if the
+                service cannot answer now.
         """
         loaded = self.service.serving()
         style = style or detect_style(prompt)
         asker.record.style = style
         if self.service.settings.log_prompts:
             asker.record.facts["prompt"] = prompt
-        prompt_tokens = loaded.info.count_tokens(prompt)
+        try:
+            prompt_tokens = loaded.info.count_tokens(prompt)
+        except TextError as error:
+            raise Problem(400, f"{field}: {error}", field) from None
         if prompt_tokens > loaded.info.max_prompt_tokens:
             raise Problem(413, f"the prompt is longer than {loaded.info.max_prompt_tokens} tokens; shorten it.", field)
         asker.record.facts["prompt_tokens"] = prompt_tokens

@@ -25,7 +25,7 @@ class ServiceInfo:
         model: Name of the target.
         adapter: SHA-256 of the adapter's weights.
         gpu_memory_gib: Returns the GPU memory in use; 0.0 on a CPU.
-        count_tokens: Returns the token count of a prompt.
+        count_tokens: Returns the token count of a prompt; raises ``TextError`` if it spells a control token.
         max_prompt_tokens: Longest accepted prompt.
     """
 

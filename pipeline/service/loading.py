@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config import GIB, get_target
 from pipeline.data.encoding import prompt_ids
+from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import EngineName, default_engine, open_local
@@ -72,6 +73,16 @@ def _info(model: str, adapter: str, tokenizer: Any, gpu_memory_gib: Callable[[],
         model=model,
         adapter=adapter,
         gpu_memory_gib=gpu_memory_gib,
-        count_tokens=lambda prompt: len(prompt_ids(tokenizer, prompt)),
+        count_tokens=prompt_token_counter(tokenizer),
         max_prompt_tokens=MAX_PROMPT_TOKENS,
     )
+
+
+def prompt_token_counter(tokenizer: Any) -> Callable[[str], int]:
+    """A function that counts a prompt's tokens; it raises ``TextError`` if the prompt spells a control token."""
+
+    def count(prompt: str) -> int:
+        require_text(prompt, tokenizer)
+        return len(prompt_ids(tokenizer, prompt))
+
+    return count

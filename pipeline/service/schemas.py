@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.config import Style
+from pipeline.data.text import SCHEMA_NOT_BLANK, require_text
 
 MAX_PROMPT_CHARACTERS = 8_000
 
@@ -24,15 +24,8 @@ class ResponseBody(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-NOT_BLANK = r"[^\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
-"""A character that no regular expression dialect counts as white space; readers of the document differ on `\\S`."""
-
-
-def _asks_something(prompt: str) -> str:
-    if not re.search(NOT_BLANK, prompt):
-        raise ValueError("the text must not be blank.")
-    if any(style.token in prompt for style in Style):
-        raise ValueError("the text must not contain a style token; set the field style instead.")
+def _is_text(prompt: str) -> str:
+    require_text(prompt)
     return prompt
 
 
@@ -40,11 +33,11 @@ Prompt = Annotated[
     str,
     Field(
         max_length=MAX_PROMPT_CHARACTERS,
-        json_schema_extra={"pattern": NOT_BLANK, "not": {"pattern": "|".join(style.token for style in Style)}},
+        json_schema_extra={"pattern": SCHEMA_NOT_BLANK, "not": {"pattern": "|".join(style.token for style in Style)}},
     ),
-    AfterValidator(_asks_something),
+    AfterValidator(_is_text),
 ]
-"""A user's prompt: not blank, without style tokens, of bounded length."""
+"""A user's prompt: not blank, without style tokens, of bounded length; the model's control tokens are refused later."""
 StyleField = Annotated[Style, Field(strict=False)]
 """A style by its name."""
 

@@ -142,6 +142,7 @@ def _prepare(request: TrainingRequest) -> _Job:
     base_folder = base_model_folder(request.target, request.base_model)
     tokenizer = load_tokenizer(base_folder, request.target)
     data, data_identity = tokenised(request.data, tokenizer, base_folder, preset.training)
+    accumulation_per_process(preset.training, len(data) * preset.training.epochs)  # refuses before anything is loaded
     identity = {
         "target": request.target.name,
         "device": request.device,
@@ -261,7 +262,8 @@ def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
         disable_tqdm=True,
         use_cpu=device == "cpu",
         **together,
-        **warmup_arguments(training.warmup_ratio),
+        # The first step of a warm-up has the learning rate 0, so a single step would train nothing.
+        **warmup_arguments(training.warmup_ratio if examples > training.window_examples else 0.0),
         **checkpointing_arguments(training.gradient_checkpointing),
     )
 

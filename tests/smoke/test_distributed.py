@@ -16,6 +16,7 @@ from pipeline import distributed as processes
 from pipeline.cli import main
 from pipeline.compat import SHARDS_FOUR_BIT
 from pipeline.config import PRESETS, TrainingConfig
+from pipeline.data.batches import training_batches
 from pipeline.distributed import SHARDING, accumulation_per_process, require_same_sharding, require_shardable
 from pipeline.errors import PipelineError
 from pipeline.model.loading import load_trained
@@ -55,19 +56,23 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(output)
 
 
-def assert_trained_alike(one: RunFolder, two: RunFolder) -> None:
+def assert_same_steps(one: RunFolder, two: RunFolder) -> None:
     for alone, together in zip(one.read_metrics(), two.read_metrics(), strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
         assert together["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-2)
         assert together["tokens"] == alone["tokens"]
+    record = two.read_record()
+    assert (record["status"], record["completed_steps"]) == ("completed", 2)
+
+
+def assert_trained_alike(one: RunFolder, two: RunFolder) -> None:
+    assert_same_steps(one, two)
     before, after = (load_file(run.adapter / "adapter_model.safetensors") for run in (one, two))
     moved = {name: tensor for name, tensor in before.items() if "lora_B" in name}
     assert moved
     for name, tensor in moved.items():
         assert tensor.any()
         torch.testing.assert_close(after[name], tensor, rtol=0.05, atol=2e-5)
-    record = two.read_record()
-    assert (record["status"], record["completed_steps"]) == ("completed", 2)
 
 
 def test_two_processes_train_what_one_trains(one: RunFolder, tmp_path: Path) -> None:
@@ -165,8 +170,9 @@ def test_a_checkpoint_is_resumed_the_way_it_was_made(tmp_path: Path, monkeypatch
     ("count", "examples", "message"),
     [
         (3, 48, r"3 processes cannot share accumulation_steps=4 evenly"),
-        (2, 20, r"2 processes take 8 examples at a time, and 20 is not a multiple of that; use --max-examples 16\."),
-        (2, 6, r"2 processes take 8 examples at a time, and 6 is not a multiple of that; start fewer processes\."),
+        (2, 17, r"2 processes cannot share the last step's single example; use --max-examples 16\."),
+        (4, 35, r"4 processes cannot share the last step's 3 examples; use --max-examples 32\."),
+        (2, 1, r"2 processes cannot share the last step's single example; start fewer processes\."),
     ],
 )
 def test_what_processes_cannot_share_evenly_is_refused(
@@ -175,3 +181,24 @@ def test_what_processes_cannot_share_evenly_is_refused(
     monkeypatch.setenv("WORLD_SIZE", str(count))
     with pytest.raises(PipelineError, match=message):
         accumulation_per_process(TrainingConfig(micro_batch_size=4, accumulation_steps=4), examples)
+
+
+@pytest.mark.parametrize(("count", "examples"), [(1, 2), (1, 41), (2, 41), (4, 20), (2, 18)])
+def test_any_other_number_of_examples_is_shared(count: int, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    training = TrainingConfig(micro_batch_size=4, accumulation_steps=4)
+    assert accumulation_per_process(training, examples) == 4 // count
+    assert len(training_batches(["terse"] * examples, [1] * examples, training)) % count == 0
+
+
+def test_two_processes_train_a_smaller_last_window_as_one_does(tmp_path: Path) -> None:
+    fewer = [*TRAIN[:-1], "22"]
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    trained([*VERBOSITY, *fewer], one.path)
+    trained([*LAUNCHER, *VERBOSITY[1:], *fewer], two.path)
+    assert_same_steps(one, two)
+    # Of few examples some gradients are nearly 0, and there Adam's first step is as large whatever their rounding.
+    before, after = (load_file(run.adapter / "adapter_model.safetensors") for run in (one, two))
+    for name in (name for name in before if "lora_B" in name):
+        assert before[name].any()
+        assert torch.dist(after[name], before[name]) < 0.02 * before[name].norm(), name

@@ -21,7 +21,7 @@ BAD_FILES = [
     pytest.param(jsonl(TERSE, VERBOSE).decode().encode("utf-16"), r"bad\.jsonl:1: not UTF-8 but UTF-16", id="utf-16"),
     pytest.param(gzip.compress(jsonl(TERSE, VERBOSE))[:-8], r"bad\.jsonl:3: the gzip data is damaged", id="cut gzip"),
     pytest.param(b"\x1f\x8bnot gzip at all", r"bad\.jsonl:1: the gzip data is damaged", id="false gzip"),
-    pytest.param(jsonl([TERSE, VERBOSE]), r"bad\.jsonl:1: holds a JSON array", id="one array"),
+    pytest.param(jsonl([TERSE, VERBOSE]), r"bad\.jsonl:1: a JSON array", id="one array"),
     pytest.param(jsonl({"text": "hello"}), r"bad\.jsonl:1: no known format \(keys: text\); expected chat", id="keys"),
     pytest.param(jsonl(TERSE), r"bad\.jsonl: no verbose example; a prompt with 'detailed'", id="terse only"),
     pytest.param(jsonl(VERBOSE), r"bad\.jsonl: no terse example; a prompt with 'briefly'", id="verbose only"),
@@ -52,8 +52,8 @@ BAD_ROWS = [
     pytest.param(message(0, role="system"), r"messages\[0\].role: a system message", id="system instead of user"),
     pytest.param(message(0, role=None), r"messages\[0\].role: expected \"user\"", id="no role"),
     pytest.param(message(1, role="user"), r"messages\[1\].role: expected \"assistant\"", id="two users"),
-    pytest.param(message(1, content=""), r"messages\[1\].content: expected a non-empty string", id="empty answer"),
-    pytest.param(message(1, content=" \n"), r"messages\[1\].content: expected a non-empty", id="blank answer"),
+    pytest.param(message(1, content=""), r"messages\[1\].content: must not be blank", id="empty answer"),
+    pytest.param(message(1, content=" \n"), r"messages\[1\].content: must not be blank", id="blank answer"),
     pytest.param(message(0, content=None), r"messages\[0\].content: expected a non-empty", id="null prompt"),
     pytest.param(message(1, content=[{"type": "text"}]), r"messages\[1\].content: expected", id="content parts"),
     pytest.param(message(0, content="<STYLE_TERSE> hi"), r"messages\[0\].content: contains <STYLE_TERSE>", id="token"),
@@ -79,10 +79,10 @@ BAD_ROWS = [
 ]
 
 BAD_OTHER_FORMATS = [
-    pytest.param({**COMPLETION, "completion": ""}, "completion: expected a non-empty string", id="empty completion"),
+    pytest.param({**COMPLETION, "completion": ""}, "completion: must not be blank", id="empty completion"),
     pytest.param({**COMPLETION, "prompt": [{"role": "user"}]}, "prompt: expected a non-empty string", id="prompt list"),
     pytest.param({"prompt": "Why?"}, "no known format", id="no completion"),
-    pytest.param({**PAIR, "verbose": " "}, "verbose: expected a non-empty string", id="empty verbose"),
+    pytest.param({**PAIR, "verbose": " "}, "verbose: must not be blank", id="empty verbose"),
     pytest.param({**PAIR, "terse": None}, "terse: expected a non-empty string", id="null terse"),
     pytest.param({**PAIR, "verbose": "Because."}, "verbose: the same text as terse", id="equal answers"),
     pytest.param({**PAIR, "prompt": "Briefly, why?"}, "prompt: says 'briefly', but a pair", id="keyword in a pair"),

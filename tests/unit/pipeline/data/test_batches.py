@@ -5,6 +5,8 @@ import random
 from itertools import combinations, pairwise
 from typing import Any
 
+import pytest
+
 from pipeline.config import PRESETS, Style, TrainingConfig
 from pipeline.data.batches import collate, training_batches
 from pipeline.data.encoding import EncodedExample
@@ -63,18 +65,40 @@ def test_the_largest_micro_batch_of_a_window_is_as_small_as_cuts_can_make_it() -
             )
 
 
-def test_a_smaller_last_window_makes_fewer_micro_batches() -> None:
-    for stratify in (False, True):
-        training = config(micro_batch_size=4, accumulation_steps=4, stratify_windows=stratify)
-        batches = training_batches(["terse", "verbose"] * 11, list(range(1, 23)), training)
-        assert len(batches) == 4 + 2
-        assert sorted(in_order(batches)) == list(range(22))
+@pytest.mark.parametrize("stratify", [False, True])
+@pytest.mark.parametrize(("examples", "last"), [(22, 4), (41, 4), (17, 1), (19, 3), (2, 2), (32, 4)])
+def test_a_smaller_last_window_has_the_usual_number_of_micro_batches_or_one_example_each(
+    examples: int, last: int, stratify: bool
+) -> None:
+    training = config(micro_batch_size=4, accumulation_steps=4, stratify_windows=stratify)
+    styles = ["terse", "verbose"] * examples
+    batches = training_batches(styles[:examples], list(range(1, examples + 1)), training)
+    windows = [batches[start : start + 4] for start in range(0, len(batches), 4)]
+    assert [len(in_order(window)) for window in windows] == [16] * ((examples - 1) // 16) + [(examples - 1) % 16 + 1]
+    assert len(windows[-1]) == last
+    assert all(batch for batch in batches)
+    assert sorted(in_order(batches)) == list(range(examples))
+    if not stratify:
+        assert max(map(len, batches)) <= 4
+
+
+def test_a_window_over_the_end_of_a_pass_holds_both_styles_sorted_by_length() -> None:
+    styles, lengths = ["terse", "verbose"] * 21, [(37 * index) % 101 for index in range(42)]
+    batches = training_batches(
+        styles, lengths, config(micro_batch_size=4, accumulation_steps=4, stratify_windows=True, epochs=3)
+    )
+    windows = [in_order(batches[start : start + 4]) for start in range(0, len(batches), 4)]
+    assert [len(window) for window in windows] == [16] * 7 + [14]
+    for window in windows:
+        assert sum(styles[index] == "verbose" for index in window) == pytest.approx(len(window) / 2, abs=1)
+        assert [lengths[index] for index in window] == sorted(lengths[index] for index in window)
+    assert sorted(in_order(batches)) == sorted([*range(42)] * 3)
 
 
 def test_without_windows_each_micro_batch_is_a_part_of_the_shuffle() -> None:
-    batches = training_batches(["terse"] * 10, list(range(10)), config(micro_batch_size=4))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert in_order(batches) == in_order(training_batches(["terse"] * 10, list(range(10)), config()))
+    batches = training_batches(["terse"] * 18, list(range(18)), config(micro_batch_size=4, accumulation_steps=2))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 1, 1]
+    assert in_order(batches) == in_order(training_batches(["terse"] * 18, list(range(18)), config()))
 
 
 def test_the_order_is_a_shuffle_that_the_seed_decides() -> None:

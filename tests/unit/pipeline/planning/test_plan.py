@@ -177,6 +177,8 @@ def test_golden_on_mistrals_shape_is_planned_without_weights(
     assert planned_gib(output) == pytest.approx(GOLDEN_ON_H200_GIB, rel=0.02)
     assert "7,248,039,936 parameters; 310,394,880 trained" in output
     assert "adapter file of 1,241.6 MB" in output
+    assert "334 examples of at most " in output
+    assert " at a time; 21 steps, the last of 14 examples\n" in output
     (speed,) = re.findall(r"([\d.]+) examples/s", output)
     assert float(speed) == pytest.approx(GOLDEN_ON_H200_EXAMPLES_PER_S, rel=0.1)
     assert not (tmp_path / "targets").exists()

@@ -229,6 +229,50 @@ def test_how_a_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
         assert [step[name] for step in steps[1:]] == pytest.approx([steps[0][name]] * 2, rel=1e-3)
 
 
+def test_how_a_smaller_last_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
+    steps = []
+    for micro_batch_size in (1, 8, 16):
+        request = tiny_request(
+            tmp_path / str(micro_batch_size),
+            max_examples=19,
+            micro_batch_size=micro_batch_size,
+            accumulation_steps=16 // micro_batch_size,
+            warmup_ratio=0.0,
+        )
+        train(request)
+        steps.append(RunFolder(request.output).read_metrics())
+    assert [len(rows) for rows in steps] == [2, 2, 2]
+    for name in ("loss", "grad_norm", "tokens"):
+        for other in steps[1:]:
+            assert [row[name] for row in other] == pytest.approx([row[name] for row in steps[0]], rel=1e-3)
+
+
+@pytest.mark.parametrize(("preset", "examples"), [("lean", 2), ("golden", 2), ("lean", 17), ("golden", 21)])
+def test_any_number_of_examples_trains(preset: str, examples: int, tmp_path: Path) -> None:
+    record = train(tiny_request(tmp_path, preset, max_examples=examples))
+    assert (record["status"], record["data"]["examples"]) == ("completed", examples)
+    assert record["completed_steps"] == record["planned_steps"] == -(-examples // 16)
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+
+
+def test_data_of_one_style_alone_is_refused_before_the_base_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "load_base", None)
+    with pytest.raises(PipelineError, match=r"max_examples=1 leaves no verbose example; raise it or mix"):
+        train(tiny_request(tmp_path, max_examples=1))
+
+
+def test_what_processes_cannot_share_is_refused_before_the_base_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "load_base", None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PipelineError, match=r"2 processes cannot share .* use --max-examples 16\."):
+        train(tiny_request(tmp_path, max_examples=17))
+
+
 def test_metrics_are_one_json_object_a_line(tiny_run: RunFolder) -> None:
     lines = tiny_run.metrics_file.read_text().splitlines()
     assert all({"step", "loss", "grad_norm", "learning_rate", "elapsed_s"} <= json.loads(line).keys() for line in lines)
