@@ -106,8 +106,8 @@ def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; what the user can fix is reported in one line on standard error.
 
-    That is a ``PipelineError``, an error of the system, or a missing package. Output that cannot be written does not stop
-    the command; it is reported at the end.
+    That is a ``PipelineError``, an error of the system, or a missing package. Output that cannot be written does not
+    stop the command; it is reported at the end.
     """
     apply_environment()
     status = 0

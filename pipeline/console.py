@@ -121,6 +121,8 @@ def system_problem(error: OSError) -> str | None:
     """Say what failed and what to do about it, in one line; None if the error is none of the user's system."""
     remedy = _SYSTEM_REMEDIES.get(error.errno or 0)
     place = error.filename2 or error.filename
+    if str(error.strerror).startswith("No usable temporary directory"):
+        remedy = "set TMPDIR to a folder that can be written"
     if remedy is None and place is not None:
         remedy = _PLACE_REMEDIES.get(error.errno or 0)
     if remedy is None:
