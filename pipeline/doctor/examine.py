@@ -21,7 +21,6 @@ from pipeline.doctor.machine import (
 from pipeline.doctor.models import EMBEDDED, GOLDEN, check_base_model, check_embedded_model, check_tokenizer
 from pipeline.doctor.packages import check_packages
 
-
 CHECKS: Mapping[str, Callable[[], Finding | list[Finding]]] = MappingProxyType(
     {
         "python": check_python,

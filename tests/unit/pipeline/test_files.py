@@ -81,7 +81,7 @@ def test_without_a_home_the_cache_needs_a_name(tmp_path: Path, monkeypatch: pyte
     assert cache_folder() == tmp_path
     monkeypatch.setattr(Path, "home", lambda: Path("/proc"))
     monkeypatch.delenv("VERBOSITY_CACHE")
-    with pytest.raises(PipelineError, match="/proc/.cache/verbosity: the cache cannot be written"):
+    with pytest.raises(PipelineError, match=r"/proc/\.cache/verbosity: the cache cannot be written"):
         cache_folder()
 
 
