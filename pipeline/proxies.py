@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1")
 """Hosts that belong in ``no_proxy``."""
@@ -43,7 +43,7 @@ def proxy_variable(url: str) -> str | None:
     except ValueError:
         return None
     kind = next((kind for kind in (parts.scheme, "all") if kind in proxies), None)
-    if kind is None or is_loopback_url(url) or proxy_bypass_environment(parts.netloc.rpartition("@")[2]):
+    if kind is None or is_loopback_url(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     return _spelled(kind)
 
@@ -60,7 +60,7 @@ def proxy_hint(url: str) -> str:
 def proxies_of_local_traffic() -> tuple[list[str], list[str]]:
     """The proxy variables that are set, and the ``LOOPBACK_HOSTS`` that ``no_proxy`` lacks."""
     names = [_spelled(kind) for kind in _KINDS if kind in getproxies_environment()]
-    return names, [host for host in LOOPBACK_HOSTS if not proxy_bypass_environment(host)]
+    return names, [host for host in LOOPBACK_HOSTS if not proxy_bypass(host)]
 
 
 def _spelled(kind: str) -> str:

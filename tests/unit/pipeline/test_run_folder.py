@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import reduce
+from collections.abc import Callable
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 
@@ -52,7 +53,12 @@ def test_no_metrics_are_no_rows(run: RunFolder) -> None:
 @pytest.mark.parametrize("content", [b"[]", b"null", b'"completed"', b"{", b"", b"\xff", b"[" * 100_000])
 def test_a_record_that_is_no_object_is_damaged(run: RunFolder, content: bytes) -> None:
     run.record_file.write_bytes(content)
-    for use in (run.read_record, lambda: run.update(status="running"), lambda: run.open({"target": "tiny"})):
+    uses: list[Callable[[], object]] = [
+        run.read_record,
+        partial(run.update, status="running"),
+        partial(run.open, {"target": "tiny"}),
+    ]
+    for use in uses:
         with pytest.raises(PipelineError, match=r"run\.json: damaged \(.+\); train again in another folder"):
             use()
 
