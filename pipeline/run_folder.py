@@ -77,8 +77,12 @@ class RunFolder:
             )
             if not isinstance(record, dict):
                 raise ValueError(f"holds a JSON {_json_kind(record)}, not an object")
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise PipelineError(f"{self.record_file}: no run here ({error.strerror}); train one first.") from error
+        except OSError as error:
+            raise PipelineError(
+                f"{self.record_file}: cannot be read ({error.strerror}); change its permissions or name another run."
+            ) from error
         except (ValueError, RecursionError) as error:
             raise PipelineError(f"{self.record_file}: damaged ({error}); train again in another folder.") from error
         return record

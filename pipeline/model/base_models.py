@@ -93,7 +93,7 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
         return _local_folder(target, base_model)
     builder = _build_embedded if target.weights == "gguf" else _build_random
     folder = _prepared_folder(target, cache_location())
-    if (folder / PREPARED_MARK).exists():  # possibly in a cache that is read-only
+    if os.path.exists(folder / PREPARED_MARK):  # possibly in a cache that cannot be written
         return folder
     cache_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def open_for_planning(target: Target, base_model: str | None = None) -> Iterator
 def _planning_folder(target: Target, base_model: str | None) -> Iterator[Path]:
     named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
     existing = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_if_cached(target)
-    if existing is not None and (named or (existing / "config.json").is_file()):
+    if existing is not None and (named or os.path.isfile(existing / "config.json")):
         yield existing
         return
     with tempfile.TemporaryDirectory() as temporary:

@@ -36,8 +36,10 @@ def read_verdict(path: Path) -> dict[str, Any]:
     """
     try:
         verdict = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise PipelineError(f"{path}: no verdict here ({error.strerror}); run the acceptance first.") from error
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read ({error.strerror}); name a readable verdict.json.") from error
     except (ValueError, RecursionError) as error:
         raise PipelineError(f"{path}: damaged ({error}); restore it or run the acceptance again.") from error
     if not isinstance(verdict, dict) or verdict.get("schema_version") != SCHEMA_VERSION:

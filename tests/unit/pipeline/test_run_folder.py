@@ -107,3 +107,9 @@ def test_another_run_in_the_folder_is_told_by_the_fields_that_differ(run: RunFol
         "preset.training.learning_rate absent, was 0.001; preset.training.seed 1, was 42; "
         "preset.training.warmup null, was absent); choose another --output or delete it."
     )
+
+
+def test_a_record_that_cannot_be_read_says_so(run: RunFolder) -> None:
+    run.record_file.mkdir()
+    with pytest.raises(PipelineError, match=r"run\.json: cannot be read \(Is a directory\); change its permissions"):
+        run.read_record()
