@@ -23,7 +23,8 @@ from tests.acceptance.selection import judged_preset
 
 apply_environment()  # before any test module imports torch
 
-pytest_plugins = ["pytester"]
+# Under -OO this plugin would end pytest with a traceback before pytest_configure refuses.
+pytest_plugins = ["pytester"] if __debug__ else []
 
 DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
 """What an acceptance run means without ``--target``: the models whose weights are real."""
@@ -47,6 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not __debug__:
+        raise pytest.UsageError("python -O removes the assertions, and they are the tests; run it without -O")
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
-
-_READABLE_BY_ALL = 0o644
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
     """Write ``text`` to a temporary file beside ``path`` and rename it into place.
 
     Args:
-        path: The file to create or replace; missing parent folders are made.
-        text: The complete content, written as UTF-8.
+        path: The file to create or replace; missing parent folders are made. The umask decides who may read it.
+        text: The complete content, written as UTF-8; lone surrogates, which an answer may hold, are escaped.
 
     Returns:
         ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        with temporary.open("x", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
-        # mkstemp makes the file private; a report is meant to be read by others too.
-        os.chmod(temporary, _READABLE_BY_ALL)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return path

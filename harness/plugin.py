@@ -82,6 +82,8 @@ def _register(session: pytest.Session, config: pytest.Config, items: list[pytest
     files = []
     for item in items:
         if any(item.iter_markers("criterion")):
+            if not __debug__:
+                raise pytest.UsageError("python -O removes assertions, which criteria rely on; run it without -O")
             item.stash[_TRIAL] = _trial(acceptance, item)
             files.append(item.path)
     # Unreadable files and --lf leave tests out: the run cannot pass, and its own message is the better one.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +24,7 @@ from pipeline.commands import (
     train,
     verify,
 )
+from pipeline.console import ClosedPipeError, OutputLostError, reliable_output, system_problem
 from pipeline.environment import apply_environment
 from pipeline.errors import PipelineError
 
@@ -101,29 +104,55 @@ def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a ``PipelineError`` or a missing package is reported in one line on standard error."""
+    """Run one subcommand; what the user can fix is reported in one line on standard error.
+
+    That is a ``PipelineError``, an error of the system, or a missing package. Output that cannot be written does not
+    stop the command; it is reported at the end.
+    """
     apply_environment()
+    status = 0
+    try:
+        with reliable_output():
+            status = _run_subcommand(arguments)
+    except OutputLostError as error:
+        if not isinstance(error, ClosedPipeError):
+            with contextlib.suppress(OSError):  # standard error may be as full
+                _complain("verbosity", str(error))
+        return status or error.exit_status
+    return status
+
+
+def _run_subcommand(arguments: Sequence[str] | None) -> int:
     commands = find_commands()
     parser = build_parser(commands)
     options, unknown = parser.parse_known_args(arguments)
-    command = commands[options.command]
+    command, name = commands[options.command], f"verbosity {options.command}"
     if unknown and not isinstance(command, BrokenCommand):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return command.run(options)
     except PipelineError as error:
-        print(f"verbosity {options.command}: {error}", file=sys.stderr)
+        _complain(name, str(error))
         return error.exit_status
+    except KeyboardInterrupt:
+        _complain(name, "interrupted.")
+        return 128 + signal.SIGINT
     except ModuleNotFoundError as error:
         extra: str = getattr(command, "extra", "")
         if not extra or not error.name or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
-        print(
-            f"verbosity {options.command}: needs {error.name}, which is not installed; run: "
-            f"pip install 'verbosity[{extra}]'",
-            file=sys.stderr,
-        )
+        _complain(name, f"needs {error.name}, which is not installed; run: pip install 'verbosity[{extra}]'")
         return 1
+    except OSError as error:
+        problem = system_problem(error)
+        if problem is None:
+            raise
+        _complain(name, problem)
+        return 1
+
+
+def _complain(name: str, message: str) -> None:
+    print(f"{name}: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

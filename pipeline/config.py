@@ -7,6 +7,7 @@ configuration; changing such a default changes what the acceptance means.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -76,6 +77,11 @@ class AdapterConfig:
         return not self.modules_to_save
 
 
+MAX_SEED = 2**32 - 1
+"""NumPy's limit, which the trainer seeds too."""
+_COUNTS = ("micro_batch_size", "accumulation_steps", "epochs", "logging_steps", "save_steps", "max_examples")
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """How it is trained."""
@@ -107,13 +113,18 @@ class TrainingConfig:
         """Refuse what the pipeline does not do.
 
         Raises:
-            PipelineError: Packing or a loss over prompts was asked for, or a count is not positive.
+            PipelineError: Packing or a loss over prompts was asked for, or a number is out of its range.
         """
         if self.packing or not self.completion_only_loss:
             raise PipelineError("packing=False and completion_only_loss=True are the only supported values.")
-        for name in ("micro_batch_size", "accumulation_steps", "epochs", "logging_steps", "save_steps"):
-            if getattr(self, name) < 1:
-                raise PipelineError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in _COUNTS:
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise PipelineError(f"{name} must be at least 1, not {count}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise PipelineError(f"learning_rate must be a positive number, not {self.learning_rate}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise PipelineError(f"seed must be from 0 to {MAX_SEED}, not {self.seed}.")
 
     @property
     def window_examples(self) -> int:

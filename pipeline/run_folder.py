@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from pipeline.files import sha256_of, write_json, write_text
 SCHEMA_VERSION = 1
 COMPLETE_MARK = "complete.json"
 """File in a checkpoint with the digests of its other files, written last."""
+_CHECKPOINT_NAME = re.compile(r"checkpoint-[0-9]+")
+_ABSENT = object()
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 
 
@@ -68,18 +72,47 @@ class RunFolder:
             PipelineError: It is missing or damaged.
         """
         try:
-            record: dict[str, Any] = json.loads(self.record_file.read_text(encoding="utf-8"))
-        except OSError as error:
+            record = json.loads(
+                self.record_file.read_text(encoding="utf-8"), object_hook=partial(_Fields, self.record_file)
+            )
+            if not isinstance(record, dict):
+                raise ValueError(f"holds a JSON {_json_kind(record)}, not an object")
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise PipelineError(f"{self.record_file}: no run here ({error.strerror}); train one first.") from error
-        except ValueError as error:
+        except OSError as error:
+            raise PipelineError(
+                f"{self.record_file}: cannot be read ({error.strerror}); change its permissions or name another run."
+            ) from error
+        except (ValueError, RecursionError) as error:
             raise PipelineError(f"{self.record_file}: damaged ({error}); train again in another folder.") from error
         return record
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One dict per optimizer step: loss, gradient norm, learning rate, tokens, seconds since the start."""
+        """One dict per optimizer step: loss, gradient norm, learning rate, tokens, seconds since the start.
+
+        A last line that was cut off, as by a full disk, is left out.
+
+        Raises:
+            PipelineError: Another line is damaged.
+        """
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        *lines, rest = self.metrics_file.read_bytes().split(b"\n")
+        rows = [self._metrics_row(line, number) for number, line in enumerate(lines, start=1)]
+        with suppress(PipelineError):
+            rows.append(self._metrics_row(rest, len(lines) + 1))
+        return rows
+
+    def _metrics_row(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line.decode("utf-8"))
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError("no object with a step")
+        except (ValueError, RecursionError) as error:
+            raise PipelineError(
+                f"{self.metrics_file}:{number}: damaged ({error}); delete the line or train again in another folder."
+            ) from error
+        return row
 
     def keep_metrics_until(self, step: int) -> float:
         """Drop the rows of steps that a resumed run will repeat; returns the seconds that the remaining ones took."""
@@ -89,7 +122,8 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that is complete and undamaged; None if there is none."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=checkpoint_step)
+        named = (path for path in self.checkpoints.glob("checkpoint-*") if _CHECKPOINT_NAME.fullmatch(path.name))
+        found = sorted(named, key=checkpoint_step)
         return next((path for path in reversed(found) if _is_complete(path)), None)
 
     def mark_whole(self, checkpoint: Path) -> None:
@@ -143,9 +177,12 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             return None
         record = self.read_record()
-        if differing := [key for key in identity if record.get(key) != json.loads(json.dumps(identity[key]))]:
+        here = flat_fields(json.loads(json.dumps(identity)))
+        before = flat_fields({name: record[name] for name in identity if name in record})
+        if differing := sorted(name for name in here | before if here.get(name, _ABSENT) != before.get(name, _ABSENT)):
+            fields = (f"{name} {show_field(here, name)}, was {show_field(before, name)}" for name in differing)
             raise PipelineError(
-                f"{self.path}: holds a run with another {', '.join(differing)}; choose another --output or delete it."
+                f"{self.path}: holds another run ({'; '.join(fields)}); choose another --output or delete it."
             )
         return record
 
@@ -159,6 +196,44 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+class _Fields(dict[str, Any]):
+    """An object of the record; asking for a field that it lacks names the file.
+
+    Raises:
+        PipelineError: By ``fields[name]``, if there is none of that name.
+    """
+
+    def __init__(self, file: Path, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self._file = file
+
+    def __missing__(self, name: str) -> Any:
+        raise PipelineError(f"{self._file}: has no {name!r}; restore the file or train again.")
+
+
+def _json_kind(value: object) -> str:
+    return {list: "array", str: "string", type(None): "null", bool: "boolean"}.get(type(value), "number")
+
+
+def flat_fields(value: object, name: str = "") -> dict[str, object]:
+    """The leaves of nested objects by their dotted names, below ``name``."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        field: leaf
+        for inner, part in value.items()
+        for field, leaf in flat_fields(part, f"{name}.{inner}" if name else inner).items()
+    }
+
+
+def show_field(fields: Mapping[str, object], name: str) -> str:
+    """A field's value for a message; digests are shortened."""
+    if name not in fields:
+        return "absent"
+    value = fields[name]
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else json.dumps(value)
+
+
 def checkpoint_step(checkpoint: Path) -> int:
     """The optimizer step of a checkpoint, from its folder's name."""
     return int(checkpoint.name.rpartition("-")[2])
@@ -167,7 +242,11 @@ def checkpoint_step(checkpoint: Path) -> int:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         digests = json.loads((checkpoint / COMPLETE_MARK).read_text(encoding="utf-8"))
-        return bool(digests) and all(sha256_of(checkpoint / name) == digest for name, digest in digests.items())
+        return (
+            isinstance(digests, dict)
+            and bool(digests)
+            and all(sha256_of(checkpoint / name) == digest for name, digest in digests.items())
+        )
     except (OSError, ValueError, PipelineError):
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,21 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     extra: str = ""
+
+
+def text(argument: str) -> str:
+    """An argument that is text, not a path: its bytes must be UTF-8.
+
+    Raises:
+        argparse.ArgumentTypeError: They are not.
+    """
+    raw = os.fsencode(argument)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"not UTF-8 (byte 0x{raw[error.start]:02x} at {error.start + 1}); give text"
+        ) from None
 
 
 def base_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.commands import Command, run_arguments
+from pipeline.commands import Command, run_arguments, text
 from pipeline.config import Style
 from pipeline.data.style import detect_style
 from pipeline.data.text import require_prompt
@@ -14,7 +14,7 @@ from pipeline.run_folder import RunFolder
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     run_arguments(parser)
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to answer")
+    parser.add_argument("--prompt", required=True, type=text, metavar="TEXT", help="what to answer")
     parser.add_argument("--style", choices=tuple(Style), help="default: detected from the prompt's words")
     parser.add_argument("--json", action="store_true", help="print JSON with token count, finish reason and latency")
 

@@ -25,13 +25,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.gpu and arguments.device == "cpu":
         raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
+    target = get_target(arguments.target)
+    preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
     from pipeline.data.store import tokenised
     from pipeline.model.base_models import open_for_planning
     from pipeline.planning.plan import make_plan, remedy, with_vocabulary
 
-    target = get_target(arguments.target)
     device = named_gpu(arguments.gpu) if arguments.gpu else this_device(arguments.device or target.device)
-    preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
     if device.kind == "cpu":
         preset = _preset_on_this_cpu(preset)
     with open_for_planning(target, arguments.base_model) as base:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands import Command, run_arguments
+from pipeline.commands import Command, run_arguments, text
 from pipeline.config import DEFAULT_PORT
 from pipeline.errors import PipelineError
 from pipeline.release.verify import check_verdict
@@ -39,10 +39,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "(default: continuous; serial with transformers 4)",
     )
     parser.add_argument(
-        "--remote-url", metavar="URL", help="address of the OpenAI-compatible server for --engine remote, with /v1"
+        "--remote-url",
+        type=text,
+        metavar="URL",
+        help="address of the OpenAI-compatible server for --engine remote, with /v1",
     )
     parser.add_argument(
         "--remote-model",
+        type=text,
         metavar="NAME",
         help=f"that server's name for the run's model (set {REMOTE_KEY_VARIABLE} if it needs a key)",
     )

@@ -28,9 +28,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipeline.distributed import is_first_process
-    from pipeline.training.train import TrainingRequest, train
-
     target = get_target(arguments.target)
     preset = resolve_preset(
         arguments.preset,
@@ -39,6 +36,10 @@ def _run(arguments: argparse.Namespace) -> int:
         learning_rate=arguments.learning_rate,
         seed=arguments.seed,
     )
+    # Imported after the numbers are checked, since it takes seconds.
+    from pipeline.distributed import is_first_process
+    from pipeline.training.train import TrainingRequest, train
+
     device = arguments.device or target.device
     request = TrainingRequest(
         target,

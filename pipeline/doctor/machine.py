@@ -14,7 +14,9 @@ import psutil
 from pipeline.config import DEFAULT_PORT, GIB, TARGETS
 from pipeline.doctor.findings import Finding
 from pipeline.environment import GOLDEN_VARIABLES, wanted_environment
+from pipeline.errors import PipelineError
 from pipeline.files import cache_folder
+from pipeline.proxies import proxies_of_local_traffic
 
 OLDEST_PYTHON = (3, 11)
 CACHE_GIB = 2
@@ -43,16 +45,34 @@ def check_memory() -> Finding:
 
 def check_disks() -> list[Finding]:
     """Whether there is space for the cache, and for a golden run in the current folder."""
-    cache = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
-    cache_gib, here_gib = (shutil.disk_usage(folder).free / GIB for folder in (cache, Path.cwd()))
-    cache_detail = f"{cache_gib:.1f} GiB free for the cache, which may take {CACHE_GIB}"
+    here_gib = shutil.disk_usage(Path.cwd()).free / GIB
     here_detail = f"{here_gib:.1f} GiB free in the current folder, a golden run takes up to {GOLDEN_RUN_GIB}"
-    findings = [Finding("disk.cache", "OK", cache_detail), Finding("disk.results", "OK", here_detail)]
-    if cache_gib < CACHE_GIB:
-        findings[0] = Finding("disk.cache", "FAIL", cache_detail, "make room or set VERBOSITY_CACHE to another disk")
+    here = Finding("disk.results", "OK", here_detail)
     if here_gib < GOLDEN_RUN_GIB:
-        findings[1] = Finding("disk.results", "WARN", here_detail, "make room or work elsewhere", blocks_golden=True)
-    return findings
+        here = Finding("disk.results", "WARN", here_detail, "make room or work elsewhere", blocks_golden=True)
+    return [_check_cache(), here]
+
+
+def _check_cache() -> Finding:
+    try:
+        cache_gib = shutil.disk_usage(cache_folder()).free / GIB
+    except PipelineError as error:
+        detail, _, remedy = str(error).rstrip(".").partition("; ")
+        return Finding("disk.cache", "FAIL", detail, remedy)
+    detail = f"{cache_gib:.1f} GiB free for the cache, which may take {CACHE_GIB}"
+    if cache_gib < CACHE_GIB:
+        return Finding("disk.cache", "FAIL", detail, "make room or set VERBOSITY_CACHE to another disk")
+    return Finding("disk.cache", "OK", detail)
+
+
+def check_proxy() -> Finding:
+    """Whether clients of a local server go through a proxy; the project's own never do."""
+    names, lacking = proxies_of_local_traffic()
+    if not names or not lacking:
+        return Finding("environment.proxy", "OK", "no proxy for local traffic")
+    detail = f"{', '.join(names)} is set, and no_proxy lacks {', '.join(lacking)}"
+    excepted = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), *lacking]
+    return Finding("environment.proxy", "WARN", detail, f"export no_proxy={','.join(filter(None, excepted))}")
 
 
 def check_environment() -> list[Finding]:

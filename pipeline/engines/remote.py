@@ -18,6 +18,7 @@ from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLon
 from pipeline.engines.text import TextDeltas
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import FinishReason, Generation, styled_prompt_ids
+from pipeline.proxies import is_loopback_url, proxy_hint
 
 CONNECT_TIMEOUT_S = 5.0
 PROBE_INTERVAL_S = 5.0
@@ -50,13 +51,7 @@ class RemoteEngine:
         self._admission = Admission(max_in_flight, self._left)
         self._work: dict[Ticket, Future[None]] = {}
         self._reachable = True
-        self._client = httpx2.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            # Only the tickets' deadlines limit how long the server may take.
-            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            limits=httpx2.Limits(max_connections=None),
-        )
+        self._client = _http_client(url, api_key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="remote-engine", daemon=True)
         self._thread.start()
@@ -120,8 +115,8 @@ class RemoteEngine:
             models = {str(model["id"]): model for model in response.json()["data"]}
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
             raise PipelineError(
-                f"{self._url}: no OpenAI-compatible server answers ({error or type(error).__name__});"
-                " start it, or name its address with /v1 at the end."
+                f"{self._url}: no OpenAI-compatible server answers ({str(error) or type(error).__name__});"
+                f" start it, or name its address with /v1 at the end.{proxy_hint(self._url)}"
             ) from error
         if self._model not in models:
             raise PipelineError(f"{self._url}: serves no model {self._model!r}; it has: {', '.join(models)}.")
@@ -178,6 +173,25 @@ class RemoteEngine:
             # vLLM's extension of OpenAI's protocol.
             "min_tokens": limits.min_new_tokens,
         }
+
+
+def _http_client(url: str, api_key: str | None) -> httpx2.AsyncClient:
+    """A client for one server; without a proxy if the server is local.
+
+    Raises:
+        PipelineError: The proxy that the environment names cannot be used.
+    """
+    try:
+        return httpx2.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            # Only the tickets' deadlines limit how long the server may take.
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            limits=httpx2.Limits(max_connections=None),
+            trust_env=not is_loopback_url(url),
+        )
+    except (ValueError, ImportError) as error:  # a proxy's address, or a kind of proxy that needs another package
+        raise PipelineError(f"{url}: cannot be requested ({error}).{proxy_hint(url)}") from error
 
 
 async def _reason(response: httpx2.Response) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
-from pipeline.files import building_folder, cache_folder, sha256_of, write_json
+from pipeline.files import building_folder, cache_folder, cache_location, sha256_of, write_json
 from pipeline.model.random_weights import write_random_mistral
 from pipeline.model.shapes import SHAPES, MistralShape
 from pipeline.model.tokenizer import chat_template, load_tokenizer
@@ -92,7 +92,10 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
     if target.weights == "local":
         return _local_folder(target, base_model)
     builder = _build_embedded if target.weights == "gguf" else _build_random
-    folder = _prepared_folder(target)
+    folder = _prepared_folder(target, cache_location())
+    if os.path.exists(folder / PREPARED_MARK):  # possibly in a cache that cannot be written
+        return folder
+    cache_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / PREPARED_MARK).exists():
@@ -102,9 +105,9 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
     return folder
 
 
-def _prepared_folder(target: Target) -> Path:
+def _prepared_folder(target: Target, cache: Path) -> Path:
     key = f"-{sha256_of(gguf_file())[:12]}" if target.weights == "gguf" else ""
-    return cache_folder() / "targets" / f"{target.name}-v{LAYOUT_VERSION}{key}"
+    return cache / "targets" / f"{target.name}-v{LAYOUT_VERSION}{key}"
 
 
 @contextmanager
@@ -131,8 +134,8 @@ def open_for_planning(target: Target, base_model: str | None = None) -> Iterator
 @contextmanager
 def _planning_folder(target: Target, base_model: str | None) -> Iterator[Path]:
     named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
-    existing = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
-    if named or (existing / "config.json").is_file():
+    existing = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_if_cached(target)
+    if existing is not None and (named or os.path.isfile(existing / "config.json")):
         yield existing
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -143,6 +146,14 @@ def _planning_folder(target: Target, base_model: str | None) -> Iterator[Path]:
             write_mistral_tokenizer(folder, chat_template(target))
         SHAPES[target.name].config().save_pretrained(folder)
         yield folder
+
+
+def _prepared_if_cached(target: Target) -> Path | None:
+    try:
+        cache = cache_location()
+    except PipelineError:  # planning needs no cache
+        return None
+    return _prepared_folder(target, cache)
 
 
 def _local_folder(target: Target, base_model: str | None) -> Path:

@@ -59,11 +59,22 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether all limits are met; NaN never meets one."""
-        return (
-            abs(self.mean_difference_nats) <= MEAN_DIFFERENCE_LIMIT_NATS
-            and self.mean_absolute_difference_nats <= MEAN_ABSOLUTE_DIFFERENCE_LIMIT_NATS
-            and self.without_adapter_nats >= LEAST_LOSS_WITHOUT_ADAPTER * self.mean_absolute_difference_nats
-        )
+        return not self.violations
+
+    @property
+    def violations(self) -> list[str]:
+        """The limits that are not met, in words."""
+        mean, absolute = self.mean_difference_nats, self.mean_absolute_difference_nats
+        needed = LEAST_LOSS_WITHOUT_ADAPTER * absolute
+        complaints = {
+            f"a token's log-probability changes by {mean:.4f} nats on average, the limit is"
+            f" {MEAN_DIFFERENCE_LIMIT_NATS:g}": abs(mean) <= MEAN_DIFFERENCE_LIMIT_NATS,
+            f"its absolute change is {absolute:.4f} nats on average, the limit is"
+            f" {MEAN_ABSOLUTE_DIFFERENCE_LIMIT_NATS:g}": absolute <= MEAN_ABSOLUTE_DIFFERENCE_LIMIT_NATS,
+            f"leaving out the adapter changes it by {self.without_adapter_nats:.4f} nats, which must be at least"
+            f" {needed:.4f} for a lost adapter to be noticed": self.without_adapter_nats >= needed,
+        }
+        return [complaint for complaint, is_met in complaints.items() if not is_met]
 
 
 def export(
@@ -108,7 +119,11 @@ def export(
         _write_adapter(run, folder)
         proof = _prove(folder, dtype, answers, expected, load_untrained(run, device=device, base_model=base_model))
         if not proof.holds:
-            raise PipelineError(f"{output}: not written, since the exported model answers differently: {proof}")
+            remedy = "export with --dtype float32" if dtype == "bfloat16" else "train until the styles differ"
+            reasons = "; ".join(proof.violations)
+            raise PipelineError(
+                f"{output}: not written, since the exported model answers differently: {reasons}; {remedy}."
+            )
         write_json(folder / "export.json", {"dtype": dtype, "proof": asdict(proof)})
         write_text(folder / "README.md", _card(run, folder, dtype, proof, verdict))
     return proof

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.release.fingerprint import base_identity, environment_identity, run_identity
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import RunFolder, flat_fields, show_field
 
 SCHEMA_VERSION = 1
 GATE_GROUP = "verbosity.gate"
@@ -36,8 +36,10 @@ def read_verdict(path: Path) -> dict[str, Any]:
     """
     try:
         verdict = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise PipelineError(f"{path}: no verdict here ({error.strerror}); run the acceptance first.") from error
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read ({error.strerror}); name a readable verdict.json.") from error
     except (ValueError, RecursionError) as error:
         raise PipelineError(f"{path}: damaged ({error}); restore it or run the acceptance again.") from error
     if not isinstance(verdict, dict) or verdict.get("schema_version") != SCHEMA_VERSION:
@@ -137,24 +139,16 @@ def _identity_complaints(recorded: Mapping[str, Any], run: RunFolder, base_model
         if name not in recorded:
             complaints.append(f"identity.{name}: not in the verdict; run the acceptance again")
         elif recorded[name] != value:
-            complaints.append(f"identity.{name}: stale: judged {_show(recorded[name])}, here {_show(value)}")
+            complaints.append(
+                f"identity.{name}: stale: judged {show_field(recorded, name)}, here {show_field(current, name)}"
+            )
     if not complaints:
         complaints += [f"identity.{name}: unknown here" for name in recorded if name not in current]
     return complaints
 
 
 def _differences(field: str, judged: object, run: RunFolder, device: str | None) -> Iterator[str]:
-    before, here = _flat(judged, field), _flat(environment_identity(run, device), field)
+    before, here = flat_fields(judged, field), flat_fields(environment_identity(run, device), field)
     for name in sorted(before.keys() | here.keys()):
         if name not in before or name not in here or before[name] != here[name]:
-            yield f"{name}: judged with {_show(before.get(name))}, here {_show(here.get(name))}"
-
-
-def _flat(value: object, name: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {name: value}
-    return {key: leaf for inner, part in value.items() for key, leaf in _flat(part, f"{name}.{inner}").items()}
-
-
-def _show(value: object) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else json.dumps(value)
+            yield f"{name}: judged with {show_field(before, name)}, here {show_field(here, name)}"

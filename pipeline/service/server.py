@@ -117,6 +117,24 @@ def _ask_once(ending: threading.Event) -> Callable[[int, FrameType | None], None
     return ask
 
 
+def _bind(address: str, port: int) -> socket.socket:
+    """Listen at an address; ``::`` stands for all of this machine's, those of IPv4 too.
+
+    Raises:
+        PipelineError: The address is not available.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    is_every_address = family == socket.AF_INET6 and ipaddress.ip_address(address.partition("%")[0]).is_unspecified
+    if is_every_address and not socket.has_dualstack_ipv6():
+        raise PipelineError(
+            f"--host {address}: this machine cannot serve IPv6 and IPv4 together; name 0.0.0.0 or one address."
+        )
+    try:
+        return socket.create_server((address, port), family=family, dualstack_ipv6=is_every_address)
+    except (OSError, OverflowError) as error:
+        raise PipelineError(f"cannot listen on {address}:{port} ({error}); choose another.") from error
+
+
 class Listener:
     """waitress in its own thread; it accepts connections from the start."""
 
@@ -126,11 +144,7 @@ class Listener:
         Raises:
             PipelineError: The address is not available.
         """
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            bound = socket.create_server((address, port), family=family)
-        except (OSError, OverflowError) as error:
-            raise PipelineError(f"cannot listen on {address}:{port} ({error}); choose another.") from error
+        bound = _bind(address, port)
         self._connections: dict[int, wasyncore.dispatcher] = {}
         self._server = waitress.create_server(
             app,

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import requests
+from requests.exceptions import InvalidProxyURL, InvalidSchema, ProxyError
 
 from pipeline.config import Style
+from pipeline.proxies import is_loopback_url, proxy_hint
 
 TIMEOUT_S = 60
+_NO_PROXIES = {"http": "", "https": ""}
+"""Takes precedence over the environment's; its other settings, such as certificates, stay."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,24 @@ class Client:
         return self.request("POST", "/generate", json={"prompt": prompt, "style": style.value})
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **content: Any) -> Reply:
-        """Any request; ``content`` goes to ``requests.request``."""
+        """Any request; ``content`` goes to ``requests.request``.
+
+        Raises:
+            ProxyError: The proxy that the environment names cannot be used; local servers never need one.
+        """
         started = time.perf_counter()
-        response = requests.request(
-            method, self._url + path, headers={**self._headers, **(headers or {})}, timeout=TIMEOUT_S, **content
-        )
+        url = self._url + path
+        try:
+            response = requests.request(
+                method,
+                url,
+                headers={**self._headers, **(headers or {})},
+                timeout=TIMEOUT_S,
+                proxies=_NO_PROXIES if is_loopback_url(url) else None,
+                **content,
+            )
+        except (ProxyError, InvalidProxyURL, InvalidSchema) as error:
+            raise type(error)(f"{error}.{proxy_hint(url)}") from error
         wall_s = time.perf_counter() - started
         try:
             body = response.json()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -142,3 +145,26 @@ def test_marks_are_registered(project: Project) -> None:
     result.stdout.fnmatch_lines(
         ["@pytest.mark.criterion(which): *", "@pytest.mark.subject(name, learned, thresholds, access): *"]
     )
+
+
+@pytest.mark.parametrize("option", ["-O", "-OO"])
+def test_criteria_are_refused_where_python_removes_assertions(project: Project, option: str) -> None:
+    project.write()
+    result = project.pytester.run(sys.executable, option, "-m", "pytest", "-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.lines == ["ERROR: python -O removes assertions, which criteria rely on; run it without -O", ""]
+    assert not project.results.exists()
+
+
+@pytest.mark.parametrize("option", ["-O", "-OO"])
+def test_this_project_is_not_tested_without_assertions(option: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, option, "-m", "pytest", "-n", "0", __file__],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == pytest.ExitCode.USAGE_ERROR
+    message = "ERROR: python -O removes the assertions, and they are the tests; run it without -O"
+    assert finished.stderr.strip() == message

@@ -145,6 +145,39 @@ def test_train_names_the_bad_line_of_the_users_data(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning-rate", "NaN"], "learning_rate must be a positive number, not nan."),
+        (["--learning-rate", "-1"], "learning_rate must be a positive number, not -1.0."),
+        (["--seed", "-1"], "seed must be from 0 to 4294967295, not -1."),
+        (["--max-examples", "0"], "max_examples must be at least 1, not 0."),
+    ],
+)
+def test_a_wrong_number_is_refused_before_anything_is_imported_or_read(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None; from pipeline.cli import main;"
+        "sys.exit(main(['train', '--data', 'none.jsonl', '--output', *sys.argv[1:]]))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run"), *arguments], capture_output=True, text=True, check=False
+    )
+    assert (finished.returncode, finished.stderr) == (1, f"verbosity train: {message}\n")
+
+
+@pytest.mark.parametrize("argument", ["prompt", "remote-url", "remote-model"])
+def test_an_argument_that_is_not_utf8_is_refused_by_its_name(
+    argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["generate"] if argument == "prompt" else ["serve", "--engine", "remote"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--run", str(tmp_path), f"--{argument}", os.fsdecode(b"Why\xff?")])
+    assert ended.value.code == 2
+    assert f"argument --{argument}: not UTF-8 (byte 0xff at 4)" in capsys.readouterr().err
+
+
 def test_the_golden_environment_is_set_before_torch_is_imported() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in GOLDEN_VARIABLES}
     script = (

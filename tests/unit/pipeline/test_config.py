@@ -95,6 +95,24 @@ def test_what_the_pipeline_does_not_do_is_refused(fields: dict[str, Any], messag
         TrainingConfig(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate must be a positive number, not nan."),
+        ({"learning_rate": float("inf")}, "learning_rate must be a positive number, not inf."),
+        ({"learning_rate": -1.0}, "learning_rate must be a positive number, not -1.0."),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number, not 0.0."),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, not -1."),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, not 4294967296."),
+        ({"max_examples": 0}, "max_examples must be at least 1, not 0."),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_field(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError) as refusal:
+        resolve_preset("lean", TARGETS["tiny-mistral"], **fields)
+    assert str(refusal.value) == message
+
+
 def test_unknown_names_are_answered_with_the_choices() -> None:
     with pytest.raises(PipelineError, match="smollm2-135m"):
         get_target("gpt-5")

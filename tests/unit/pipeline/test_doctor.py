@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 
 from pipeline.cli import main
 from pipeline.doctor import arithmetic, gpu, machine, models
+from pipeline.doctor import examine as examine_module
 from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.gpu import GpuState, check_gpu, parse_gpu
 from pipeline.doctor.packages import GOLDEN_PINS, check_packages, compare
@@ -183,6 +186,58 @@ def test_little_memory_and_a_full_disk_are_reported(monkeypatch: pytest.MonkeyPa
     cache, results = machine.check_disks()
     assert (cache.level, cache.check) == ("FAIL", "disk.cache")
     assert (results.level, results.blocks_golden) == ("WARN", True)
+
+
+def test_a_cache_that_nobody_can_write_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VERBOSITY_CACHE", str(tmp_path / "file" / "cache"))
+    cache, results = machine.check_disks()
+    assert (cache.level, cache.check) == ("FAIL", "disk.cache")
+    assert cache.detail == f"{tmp_path}/file/cache: the cache cannot be written (Not a directory)"
+    assert cache.remedy == "set VERBOSITY_CACHE to a folder that can"
+    assert "free in the current folder" in results.detail
+
+
+def test_a_check_that_the_system_refuses_is_a_finding_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Finding:
+        raise PermissionError(errno.EACCES, "Permission denied", "/models/config.json")
+
+    def fine() -> list[Finding]:
+        return [Finding("fine", "OK", "")]
+
+    monkeypatch.setattr(examine_module, "CHECKS", {"model": refused, "others": fine})
+    refusal, other = examine_module.examine().findings
+    assert (refusal.check, refusal.level) == ("model", "FAIL")
+    assert refusal.detail == "/models/config.json: Permission denied"
+    assert refusal.remedy == "change its permissions or name another place"
+    assert other.level == "OK"
+
+
+@pytest.mark.parametrize(
+    ("variables", "detail"),
+    [
+        ({}, None),
+        ({"no_proxy": "*", "http_proxy": "http://proxy:3128"}, None),
+        ({"no_proxy": "localhost,127.0.0.1", "HTTP_PROXY": "http://proxy:3128"}, None),
+        ({"http_proxy": "http://user:secret@proxy:3128"}, "http_proxy is set, and no_proxy lacks localhost, 127.0.0.1"),
+        ({"ALL_PROXY": "socks5://proxy", "no_proxy": "localhost"}, "ALL_PROXY is set, and no_proxy lacks 127.0.0.1"),
+    ],
+)
+def test_a_proxy_for_local_traffic_is_reported(
+    variables: dict[str, str], detail: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    finding = machine.check_proxy()
+    assert finding.check == "environment.proxy"
+    if detail is None:
+        assert finding.level == "OK"
+    else:
+        assert (finding.level, finding.detail) == ("WARN", detail)
+        assert finding.remedy.startswith("export no_proxy=localhost,127.0.0.1")
 
 
 @pytest.fixture

@@ -56,3 +56,27 @@ def test_the_key_is_never_shown(openai_server: str, tiny_tokenizer: Any) -> None
         engine.submit(request()).result()
     assert "a-secret" not in f"{failure.value} {failure.value.__cause__} {vars(engine)}"
     engine.close()
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "?"])
+def test_a_local_server_is_reached_without_the_proxy(
+    variable: str, proxy: str, openai_server: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, proxy)
+    engine = RemoteEngine(openai_server, "tiny", tiny_tokenizer, api_key=KEY)
+    assert engine.submit(request()).result().text
+    engine.close()
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "?"])
+def test_an_error_of_a_proxy_names_its_variable(
+    proxy: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(PipelineError, match=r"proxy of http_proxy; correct it or add gpu\.example to no_proxy\."):
+        RemoteEngine("http://gpu.example/v1", "tiny", tiny_tokenizer)

@@ -170,25 +170,32 @@ def test_an_export_that_loses_the_adapter_is_not_written(
 
     whole = export_module._write_merged
     monkeypatch.setattr(export_module, "_write_merged", lose)
-    with pytest.raises(PipelineError, match="not written, since the exported model answers differently"):
+    with pytest.raises(PipelineError, match="not written, since the exported model answers differently: ") as refusal:
         export(taught, tmp_path / "model")
+    assert "; its absolute change is " in str(refusal.value)
+    assert "Proof" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        {"mean_difference_nats": 0.03},
-        {"mean_difference_nats": -0.03},
-        {"mean_absolute_difference_nats": 0.06},
-        {"mean_difference_nats": float("nan")},
-        {"mean_absolute_difference_nats": float("nan")},
-        {"without_adapter_nats": 0.04},
+        ({"mean_difference_nats": 0.03}, "changes by 0.0300 nats on average, the limit is 0.02"),
+        ({"mean_difference_nats": -0.03}, "changes by -0.0300 nats on average, the limit is 0.02"),
+        ({"mean_absolute_difference_nats": 0.06}, "absolute change is 0.0600 nats on average, the limit is 0.05"),
+        ({"mean_difference_nats": float("nan")}, "changes by nan nats"),
+        ({"mean_absolute_difference_nats": float("nan")}, "absolute change is nan nats"),
+        (
+            {"without_adapter_nats": 0.04},
+            "leaving out the adapter changes it by 0.0400 nats, which must be at least 0.0500",
+        ),
     ],
 )
-def test_the_proof_can_fail(change: dict[str, Any]) -> None:
+def test_the_proof_can_fail_and_says_why(change: dict[str, Any], reason: str) -> None:
     assert PROOF.holds
-    assert not dataclasses.replace(PROOF, **change).holds
+    changed = dataclasses.replace(PROOF, **change)
+    assert not changed.holds
+    assert reason in "; ".join(changed.violations)
 
 
 def test_a_folder_that_holds_something_is_left_alone(taught: RunFolder, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -111,6 +112,23 @@ def test_a_taken_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PipelineError, match=f"cannot listen on 127.0.0.1:{port}"):
             Listener(Served().app, "127.0.0.1", port, 1, lambda: None)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_every_address_of_ipv6_is_every_address_of_ipv4_too() -> None:
+    listener = Listener(Served().app, "::", 0, 1, lambda: None)
+    try:
+        port = urlsplit(listener.url).port
+        for host in ("127.0.0.1", "[::1]"):
+            assert requests.get(f"http://{host}:{port}/livez", timeout=60).status_code == 200
+    finally:
+        listener.close()
+
+
+def test_a_machine_that_cannot_serve_both_families_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with pytest.raises(PipelineError, match=r"--host ::: .* IPv6 and IPv4 together; name 0\.0\.0\.0 or one address"):
+        Listener(Served().app, "::", 0, 1, lambda: None)
 
 
 @pytest.mark.parametrize(

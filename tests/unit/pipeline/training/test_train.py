@@ -99,7 +99,7 @@ def test_a_finished_run_is_not_trained_again(tiny_run: RunFolder) -> None:
 
 
 def test_a_folder_of_another_run_is_refused(tiny_run: RunFolder) -> None:
-    with pytest.raises(PipelineError, match="another preset; choose another --output"):
+    with pytest.raises(PipelineError, match=r"\(preset\.training\.seed 1, was 42\); choose another --output"):
         train(tiny_request(tiny_run.path, accumulation_steps=1, seed=1))
 
 
