@@ -23,6 +23,8 @@ that anybody would call other work, takes a quarter.
 """
 SAMPLE_PERIOD_S = 1.0
 """Time between samples, which catch processes that end or leave their parent; one costs some milliseconds."""
+JUDGED_VARIABLE = "VERBOSITY_JUDGED_BY"
+"""Environment variable that every process started by the test run inherits, also one that leaves its parent."""
 _THROTTLING = (
     (Path("/sys/fs/cgroup/cpu.stat"), "throttled_usec", 1e-6),
     (Path("/sys/fs/cgroup/cpu/cpu.stat"), "throttled_time", 1e-9),
@@ -187,10 +189,16 @@ class Reader:
     """Reads the counters of the machine and of one process tree."""
 
     def __init__(self, root: int) -> None:
-        """Count ``root`` and its descendants as judged, even after their parents have ended."""
+        """Count ``root`` and its descendants as judged, even after their parents have ended.
+
+        A descendant that has left its parent is recognised by ``JUDGED_VARIABLE`` if it was started after this.
+        """
         import psutil  # here, because every suite imports this module
 
         self._known: dict[int, psutil.Process] = {root: psutil.Process(root)}
+        self._mark = f"{JUDGED_VARIABLE}={root}".encode()
+        self._seen: set[int] = set()
+        os.environ[JUDGED_VARIABLE] = str(root)
 
     def sample(self) -> Sample:
         """Read all counters."""
@@ -222,6 +230,12 @@ class Reader:
     def _tree(self) -> list[psutil.Process]:
         import psutil
 
+        present = set(psutil.pids())
+        for number in present - self._seen:
+            with suppress(OSError, psutil.Error):
+                if self._mark in Path(f"/proc/{number}/environ").read_bytes().split(b"\0"):
+                    self._known.setdefault(number, psutil.Process(number))
+        self._seen = present
         for process in list(self._known.values()):
             with suppress(psutil.Error):
                 if process.is_running():
