@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.machine import MachineUse
 from harness.statistics import Proportion
 
 ATTACHMENT_KINDS = ("series", "distribution", "latency")
@@ -17,6 +18,7 @@ class Recorder:
         self.measurements: dict[str, object] = {}
         self.attachments: list[dict[str, object]] = []
         self.tables: list[dict[str, object]] = []
+        self.timed: list[str] = []
 
     def record(self, **measures: object) -> None:
         """Record measured values under their measure names.
@@ -35,6 +37,21 @@ class Recorder:
             if not isinstance(scalar, bool | int | float | str | Proportion):
                 raise TypeError(f"{name}: a measured value is a scalar, got {type(value).__name__}")
             self.measurements[name] = scalar
+
+    def taken_during(self, use: MachineUse, *measures: str) -> None:
+        """Record what the machine did while measures of time were taken.
+
+        If other work withheld its processors, a violated bound on one of them is UNDECIDED instead of a FAIL.
+
+        Args:
+            use: What ``MachineWatch`` found in the interval.
+            measures: Names of the measures.
+
+        Raises:
+            ValueError: The use of the machine was recorded before.
+        """
+        self.record(**use.measures())
+        self.timed += measures
 
     def attach(self, name: str, *, kind: str, values: Sequence[float], unit: str, label: str) -> None:
         """Attach a sample that the report draws.

@@ -72,6 +72,7 @@ def _sealed_criterion(entry: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": entry["outcome"],
         "bounds": bounds,
         "measurements": dict(entry["measurements"]),
+        "timed": list(entry.get("timed", ())),
     }
 
 
@@ -181,7 +182,9 @@ def _criterion_complaints(entry: Mapping[str, Any], subject: Subject) -> Iterato
         return
     # Judged by the documented bounds where there are any, never by those of the file.
     criterion = criterion or Criterion(id_, "", tuple(Bound(**bound) for bound in recorded), "")
-    judged = judge(criterion, subject, {name: _measured(value) for name, value in entry["measurements"].items()})
+    measurements = {name: _measured(value) for name, value in entry["measurements"].items()}
+    # Verdicts of earlier versions have no timed measures.
+    judged = judge(criterion, subject, measurements, entry.get("timed", ()))
     if judged.outcome in _JUDGED:
         is_better = _JUDGED.index(outcome) > _JUDGED.index(judged.outcome)
     else:

@@ -29,7 +29,7 @@ class Trial:
 
     def judge(self) -> CriterionResult:
         """Decide the criterion from what the test body recorded."""
-        decided = judge(self.criterion, self.subject, self.measured.measurements)
+        decided = judge(self.criterion, self.subject, self.measured.measurements, self.measured.timed)
         self.judged = self._result(decided.outcome, decided.reason, decided.violated)
         return self.judged
 
@@ -113,6 +113,7 @@ class Trial:
             violated,
             tuple(self.measured.attachments),
             tuple(self.measured.tables),
+            tuple(self.measured.timed),
         )
 
 

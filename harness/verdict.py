@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -10,9 +10,23 @@ from typing import Literal, get_args
 
 from harness.criteria import Bound, BoundState, Criterion, Need
 from harness.documented_criteria import DOCUMENTED
+from harness.machine import describe_use, was_busy
 
 NOT_REACHED = "not selected or not reached"
 RANDOM_WEIGHTS = "random weights cannot show this"
+
+TIMED: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "training.duration": frozenset({"duration_of_1600_examples_s"}),
+        "style.generation_speed": frozenset({"terse_latency_max_s", "verbose_latency_max_s"}),
+        "deployment.server_starts": frozenset({"ready", "startup_s"}),
+        "deployment.generate_endpoint": frozenset({"valid_response_share", "wrong_token_count_count"}),
+        "deployment.under_load": frozenset(
+            {"answered_question_share", "wrong_reply_count", "answer_latency_max_s", "health_latency_p95_s"}
+        ),
+    }
+)
+"""Measures of documented criteria that a busy machine can spoil, by criterion."""
 
 Access = Literal["model", "endpoint"]
 
@@ -119,6 +133,7 @@ class CriterionResult:
         violated: Names of the measures whose bound does not hold.
         attachments: Samples for the report's figures.
         tables: Tables for the report.
+        timed: Names of the measures that depend on the time taken while the machine was watched.
     """
 
     criterion_id: str
@@ -129,42 +144,69 @@ class CriterionResult:
     violated: tuple[str, ...] = ()
     attachments: tuple[Mapping[str, object], ...] = ()
     tables: tuple[Mapping[str, object], ...] = ()
+    timed: tuple[str, ...] = ()
 
 
-def judge(criterion: Criterion, subject: Subject, measurements: Mapping[str, object]) -> CriterionResult:
+def judge(
+    criterion: Criterion, subject: Subject, measurements: Mapping[str, object], timed: Collection[str] = ()
+) -> CriterionResult:
     """Decide one criterion from what its test recorded.
 
     Args:
         criterion: The criterion.
         subject: What was measured.
         measurements: Values by measure name.
+        timed: Names of the measures that were taken while the machine was watched.
 
     Returns:
         NOT_APPLICABLE where the subject's weights cannot show the criterion; FAIL when a required measure
-        is missing or a bound is violated; UNDECIDED when a sample was too small to tell; otherwise PASS.
+        is missing or a bound is violated; UNDECIDED when a sample was too small to tell or all violated bounds are of
+        times that other work on the machine may have spoiled; otherwise PASS.
     """
     bounds = subject.bounds(criterion)
     if not subject.can_show(criterion):
         outcome, reason = Outcome.NOT_APPLICABLE, RANDOM_WEIGHTS
         return CriterionResult(criterion.id, outcome, reason, dict(measurements), bounds)
-    states = {bound: bound_state(bound, measurements) for bound in bounds}
+    spoiled = spoiled_measures(criterion.id, subject, measurements, timed)
+    states = {bound: bound_state(bound, measurements, spoiled) for bound in bounds}
+    unmet = [bound for bound, state in states.items() if state is not BoundState.HOLDS]
     complaints = [
-        f"{bound.measure} was not measured"
-        if state is BoundState.MISSING
-        else bound.complaint(measurements[bound.measure])
-        for bound, state in states.items()
-        if state is not BoundState.HOLDS
+        bound.complaint(measurements[bound.measure])
+        if bound.measure in measurements
+        else f"{bound.measure} was not measured"
+        for bound in unmet
     ]
+    if any(bound.measure in timed for bound in unmet) and (use := describe_use(measurements)):
+        complaints.append(use)
     violated = tuple(
         bound.measure for bound, state in states.items() if state in (BoundState.VIOLATED, BoundState.MISSING)
     )
     outcome = outcome_of(states.values())
-    return CriterionResult(criterion.id, outcome, "; ".join(complaints), dict(measurements), bounds, violated)
+    reason = "; ".join(complaints)
+    return CriterionResult(criterion.id, outcome, reason, dict(measurements), bounds, violated, timed=tuple(timed))
 
 
-def bound_state(bound: Bound, measurements: Mapping[str, object]) -> BoundState:
-    """Return whether the recorded measure meets its bound; MISSING where nothing was recorded."""
-    return bound.state(measurements[bound.measure]) if bound.measure in measurements else BoundState.MISSING
+def spoiled_measures(
+    criterion_id: str, subject: Subject, measurements: Mapping[str, object], timed: Collection[str]
+) -> frozenset[str]:
+    """Return the measures whose violation may be the fault of other work on the machine.
+
+    There are none on a machine that was not busy, and none of an endpoint, whose machine nobody watches.
+    """
+    if subject.access != "model" or not was_busy(measurements):
+        return frozenset()
+    return TIMED.get(criterion_id, frozenset()) & set(timed) if criterion_id in DOCUMENTED else frozenset(timed)
+
+
+def bound_state(bound: Bound, measurements: Mapping[str, object], spoiled: Collection[str] = ()) -> BoundState:
+    """Return whether the recorded measure meets its bound; MISSING where nothing was recorded.
+
+    The violation of a spoiled measure leaves its bound UNDECIDED; nothing makes it hold.
+    """
+    if bound.measure not in measurements:
+        return BoundState.MISSING
+    state = bound.state(measurements[bound.measure])
+    return BoundState.UNDECIDED if state is BoundState.VIOLATED and bound.measure in spoiled else state
 
 
 def outcome_of(states: Iterable[BoundState]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from harness.verdict import (
     bound_state,
     decide,
     overall,
+    spoiled_measures,
     worst,
 )
 
@@ -58,7 +59,9 @@ class Judged:
             "thresholds": dict(self.subject.thresholds),
             "decision": str(decide(outcomes, finals)),
             "identity": finite(self.identity),
-            "criteria": [_criterion(criterion, finals[criterion.id], self.tests) for criterion in self.criteria],
+            "criteria": [
+                _criterion(criterion, self.subject, finals[criterion.id], self.tests) for criterion in self.criteria
+            ],
             "out_of_scope": [id_ for id_ in DOCUMENTED if id_ not in self.subject.documented],
         }
 
@@ -103,8 +106,9 @@ def _final(criterion: Criterion, subject: Subject, tests: Tests) -> CriterionRes
     return worst(mine or [missing])
 
 
-def _criterion(criterion: Criterion, final: CriterionResult, tests: Tests) -> dict[str, object]:
+def _criterion(criterion: Criterion, subject: Subject, final: CriterionResult, tests: Tests) -> dict[str, object]:
     documented = {bound.measure: bound for bound in criterion.bounds}
+    spoiled = spoiled_measures(criterion.id, subject, final.measurements, final.timed)
     return {
         "id": criterion.id,
         "sentence": criterion.sentence,
@@ -112,9 +116,10 @@ def _criterion(criterion: Criterion, final: CriterionResult, tests: Tests) -> di
         "documented": criterion.id in DOCUMENTED,
         "outcome": str(final.outcome),
         "reason": final.reason,
-        "bounds": [_bound(bound, documented[bound.measure], final) for bound in final.bounds],
+        "bounds": [_bound(bound, documented[bound.measure], final, spoiled) for bound in final.bounds],
         "measurements": finite(final.measurements),
         "violated": list(final.violated),
+        "timed": list(final.timed),
         "attachments": finite(final.attachments),
         "tables": finite(final.tables),
         "tests": [
@@ -130,8 +135,8 @@ def _criterion(criterion: Criterion, final: CriterionResult, tests: Tests) -> di
     }
 
 
-def _bound(bound: Bound, documented: Bound, final: CriterionResult) -> dict[str, object]:
-    state = bound_state(bound, final.measurements)
+def _bound(bound: Bound, documented: Bound, final: CriterionResult, spoiled: Collection[str]) -> dict[str, object]:
+    state = bound_state(bound, final.measurements, spoiled)
     return {
         "measure": bound.measure,
         "comparison": bound.comparison,

@@ -75,11 +75,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept requests from other machines without requiring a key",
     )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin, such as https://example.org, use the server; may be repeated; * is any",
+    )
     parser.add_argument("--log-prompts", action="store_true", help="log the users' prompts")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from pipeline.service.auth import KEYS_VARIABLE, ApiKeys
+    from pipeline.service.cors import Origins
     from pipeline.service.lifecycle import Settings
     from pipeline.service.logs import logging_to_stderr
     from pipeline.service.server import is_loopback, run_server
@@ -95,13 +103,14 @@ def _run(arguments: argparse.Namespace) -> int:
             f"--host {arguments.host} accepts requests from other machines; give --api-keys FILE or "
             "--allow-remote-without-key."
         )
+    origins = Origins(arguments.allow_origin)
     run = RunFolder(arguments.run)
     if arguments.require_verdict:
         _require_verdict(run, arguments)
     with logging_to_stderr():
         run_server(
             lambda: _load(run, arguments),
-            Settings(timeout_s=arguments.timeout_s, keys=keys, log_prompts=arguments.log_prompts),
+            Settings(timeout_s=arguments.timeout_s, keys=keys, log_prompts=arguments.log_prompts, origins=origins),
             host=arguments.host,
             port=arguments.port,
             max_in_flight=arguments.max_in_flight,

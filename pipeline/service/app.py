@@ -12,6 +12,7 @@ from pipeline.service import health, native, openai, openapi, page
 from pipeline.service.answering import Answering
 from pipeline.service.auth import ApiKeys
 from pipeline.service.bodies import MAX_BODY_BYTES
+from pipeline.service.cors import share
 from pipeline.service.lifecycle import Service
 from pipeline.service.logs import RequestRecord, log_request, request_id
 from pipeline.service.metrics import Metrics
@@ -33,15 +34,20 @@ def create_app(service: Service) -> Flask:
     routes = (*ROUTES, openapi.route(ROUTES, needs_key=bool(service.settings.keys)))
     for route in routes:
         view = partial(route.view, answering)
-        app.add_url_rule(route.path, route.name, view, methods=[route.method])
-    _identify(app, {route.name: route for route in routes}, service.settings.keys)
+        app.add_url_rule(route.rule, route.name, view, methods=[route.method])
+    by_name = {route.name: route for route in routes}
+    _identify(app, by_name)
+    if service.settings.origins:
+        share(app, service.settings.origins)
+    if service.settings.keys:
+        _check_keys(app, by_name, service.settings.keys)
     _observe(app, metrics)
     _explain_errors(app)
     return app
 
 
-def _identify(app: Flask, routes: dict[str, Route], keys: ApiKeys) -> None:
-    """Give every request its record, and check its API key."""
+def _identify(app: Flask, routes: dict[str, Route]) -> None:
+    """Give every request its record."""
 
     @app.before_request
     def identify() -> None:
@@ -49,7 +55,15 @@ def _identify(app: Flask, routes: dict[str, Route], keys: ApiKeys) -> None:
         g.record = RequestRecord(request_id(request.headers.get("X-Request-ID")), request.method, request.path)
         if route is not None:
             g.record.route = route.path
-        if keys and (route is None or not route.is_open):
+
+
+def _check_keys(app: Flask, routes: dict[str, Route], keys: ApiKeys) -> None:
+    """Refuse requests without a key, except on open routes."""
+
+    @app.before_request
+    def check_key() -> None:
+        route = routes.get(request.endpoint or "")
+        if route is None or not route.is_open:
             given = request.authorization
             name = keys.name(given.token) if given and given.type == "bearer" and given.token else None
             if name is None:

@@ -8,10 +8,13 @@ from typing import Any, NoReturn, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.service.problems import Problem
 
 MAX_BODY_BYTES = 64 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
+"""RFC 1952; no JSON begins with it."""
 MAX_DEPTH = 32
 """Maximum nesting of objects and arrays; valid requests need four levels."""
 
@@ -26,13 +29,19 @@ def read_body(model: type[Model]) -> Model:
     """
     if request.mimetype != "application/json":
         raise Problem(415, "send JSON with the header Content-Type: application/json.")
-    value = parse_json(request.get_data())
+    body = request.get_data()
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise Problem(415, f"send the body uncompressed, without the header Content-Encoding: {_ascii(encoding)}.")
+    if body.startswith(GZIP_MAGIC):
+        raise Problem(415, "the body is compressed with gzip; send it uncompressed.")
+    value = parse_json(body)
     if not isinstance(value, dict):
         raise Problem(400, f"the body is not a JSON object; send one with the fields {_fields(model)}.")
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _problem(error, model) from None
+        raise _problem(error, value, model) from None
 
 
 def parse_json(body: bytes) -> Any:
@@ -92,22 +101,22 @@ def _ascii(text: str) -> str:
 
 
 def _join(place: Iterable[str | int]) -> str:
-    return ".".join(str(part) for part in place if part != "")
+    """A place as OpenAI writes it, such as ``messages[0].content``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place if part != "")
+    return text.removeprefix(".")
 
 
 def _fields(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
 
 
-def _problem(error: ValidationError, model: type[BaseModel]) -> Problem:
+def _problem(error: ValidationError, body: dict[str, Any], model: type[BaseModel]) -> Problem:
     """The first validation error as a problem."""
-    complaint = error.errors(include_url=False)[0]
-    place, kind = complaint["loc"], complaint["type"]
+    complaint, place = _first(error, body)
+    kind, field = complaint["type"], _join(place)
     if kind == "extra_forbidden":
-        name = str(place[-1])
-        return Problem(400, f"unknown field {name[:80]!r}; the known ones are: {_fields(model)}.", name)
-    # pydantic puts the alternatives of a union into the location, too; keep only field names and positions.
-    field = _join(part for part in place if isinstance(part, int) or part.replace("_", "").isalnum())
+        remedy = "leave it out" if len(place) > 1 else f"the known ones are: {_fields(model)}"
+        return Problem(400, f"unknown field {field[:80]!r}; {remedy}.", field)
     if kind == "missing":
         return Problem(400, f"{field} is missing.", field)
     if kind == "value_error":
@@ -116,3 +125,23 @@ def _problem(error: ValidationError, model: type[BaseModel]) -> Problem:
     described = model.model_fields.get(str(place[0]))
     hint = f" {described.description}" if described and described.description else ""
     return Problem(413 if kind == "string_too_long" else 400, f"{field}: {message}.{hint}", field)
+
+
+def _first(error: ValidationError, body: dict[str, Any]) -> tuple[ErrorDetails, list[str | int]]:
+    """The first error and its place; if a union fails, that of the alternative that fits the body furthest."""
+    found = [(complaint, _place(complaint, body)) for complaint in error.errors(include_url=False)]
+    _, outer = found[0]
+    inside = [one for one in found if one[1][: len(outer)] == outer]
+    return max(inside, key=lambda one: len(one[1]))
+
+
+def _place(complaint: ErrorDetails, body: Any) -> list[str | int]:
+    """Where in the body an error is: pydantic's location without the names of a union's alternatives."""
+    place: list[str | int] = []
+    for part in complaint["loc"]:
+        is_key = isinstance(body, dict) and part in body
+        is_index = isinstance(body, list) and isinstance(part, int)
+        if is_key or is_index:
+            place.append(part)
+            body = body[part]
+    return [*place, complaint["loc"][-1]] if complaint["type"] == "missing" else place

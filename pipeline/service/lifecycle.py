@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipeline.engines.interface import Engine, EngineStats
 from pipeline.service.auth import ApiKeys
+from pipeline.service.cors import Origins
 from pipeline.service.problems import Problem
 
 Status = Literal["ok", "loading", "draining", "stalled", "failed"]
@@ -47,12 +48,14 @@ class Settings:
             stalled; below ``timeout_s``, after which no answer would be in progress any more.
         keys: The accepted API keys.
         log_prompts: Whether users' prompts are logged.
+        origins: Origins whose pages may read the responses.
     """
 
     timeout_s: float = 28.0
     stall_limit_s: float = 15.0
     keys: ApiKeys = field(default_factory=ApiKeys)
     log_prompts: bool = False
+    origins: Origins = field(default_factory=Origins)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from pipeline.service.openai_schemas import (
 )
 from pipeline.service.problems import Problem
 from pipeline.service.routes import ANSWER_PROBLEMS, Route, current_asker, reply
+from pipeline.service.schemas import MAX_PROMPT_CHARACTERS
 from pipeline.service.streaming import EVENT_STREAM, event, stream
 
 if TYPE_CHECKING:
@@ -40,15 +41,18 @@ if TYPE_CHECKING:
     from pipeline.service.answering import Answer
 
 PROBLEMS = tuple(sorted({*ANSWER_PROBLEMS, 404}))
+CHAT_PROMPT = "messages[0].content"
+"""Field with the prompt of a chat."""
 
 
 def chat_completions(answering: Answering) -> Response:
     """Answer one user message."""
     body = read_body(ChatRequest)
-    content = body.messages[0].content
-    prompt = content if isinstance(content, str) else content[0].text
+    prompt = body.messages[0].text
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise Problem(413, f"the parts have more than {MAX_PROMPT_CHARACTERS} characters; shorten them.", CHAT_PROMPT)
     bounds = [bound for bound in (body.max_tokens, body.max_completion_tokens) if bound is not None]
-    return _answer(answering, body, prompt, "messages.0.content", _Chat, min(bounds, default=None))
+    return _answer(answering, body, prompt, CHAT_PROMPT, _Chat, min(bounds, default=None))
 
 
 def completions(answering: Answering) -> Response:
@@ -60,10 +64,28 @@ def completions(answering: Answering) -> Response:
 
 def models(answering: Answering) -> Response:
     """The model's names: alone, and with each style as a suffix."""
-    name = answering.service.serving().info.model
-    names = (name, *(f"{name}:{style}" for style in Style))
-    created = int(time.time())
-    return reply(ModelList(data=[ModelEntry(id=name, created=created, owned_by="verbosity") for name in names]))
+    return reply(ModelList(data=[_entry(name) for name in _names(answering.service.serving().info.model)]))
+
+
+def model(answering: Answering, name: str) -> Response:
+    """One of the model's names."""
+    names = _names(answering.service.serving().info.model)
+    if name not in names:
+        raise _no_model(name, names)
+    return reply(_entry(name))
+
+
+def _names(served: str) -> tuple[str, ...]:
+    return (served, *(f"{served}:{style}" for style in Style))
+
+
+def _entry(name: str) -> ModelEntry:
+    return ModelEntry(id=name, created=int(time.time()), owned_by="verbosity")
+
+
+def _no_model(name: str, names: tuple[str, ...]) -> Problem:
+    detail = f"there is no model {name[:80]!r}; use one of: {', '.join(names)}."
+    return Problem(404, detail, "model", code="model_not_found")
 
 
 def _answer(
@@ -94,11 +116,10 @@ def _style(body: OpenAIRequest, served: str) -> Style | None:
     Raises:
         Problem: The model is unknown, or suffix and field disagree.
     """
-    name, _, suffix = body.model.partition(":")
-    if name != served or (suffix and suffix not in set(Style)) or body.model.endswith(":"):
-        names = ", ".join((served, *(f"{served}:{style}" for style in Style)))
-        detail = f"there is no model {body.model[:80]!r}; use one of: {names}."
-        raise Problem(404, detail, "model", code="model_not_found")
+    names = _names(served)
+    if body.model not in names:
+        raise _no_model(body.model, names)
+    suffix = body.model.removeprefix(served).removeprefix(":")
     if suffix and body.style and suffix != body.style:
         raise Problem(400, f"the model's name asks for {suffix} and style for {body.style}; leave one out.", "style")
     return Style(suffix) if suffix else body.style
@@ -233,4 +254,12 @@ ROUTES = (
         problems=PROBLEMS,
     ),
     Route("GET", "/v1/models", models, "Names under which the model is served", reply=ModelList, problems=(500, 503)),
+    Route(
+        "GET",
+        "/v1/models/{name}",
+        model,
+        "One name under which the model is served",
+        reply=ModelEntry,
+        problems=(404, 500, 503),
+    ),
 )

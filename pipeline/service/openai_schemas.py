@@ -14,12 +14,24 @@ def _to_integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _no_number(value: Any) -> Any:
+    """Refuse 0, which equals ``False`` in Python; as ``logprobs`` of a completion it asks for something."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError("only false is supported.")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_to_integer)]
 Positive = Annotated[int, Field(ge=1), BeforeValidator(_to_integer)]
 Single = Annotated[int, Field(ge=1, le=1), BeforeValidator(_to_integer)] | None
 Zero = Annotated[float, Field(ge=0, le=0)] | None
 One = Annotated[float, Field(ge=1, le=1)] | None
-Nothing = Annotated[list[str], Field(max_length=0)] | None
+Nought = Annotated[int, Field(ge=0, le=0), BeforeValidator(_to_integer)] | None
+Off = Annotated[Literal[False], BeforeValidator(_no_number)] | None
+Nothing = Annotated[list[Any], Field(max_length=0)] | None
+Ignored = str | None
+Choice = Literal["none", "auto"] | None
+"""Without tools, ``auto`` means ``none``."""
 
 
 class StreamOptions(RequestBody):
@@ -27,14 +39,16 @@ class StreamOptions(RequestBody):
 
     include_usage: bool | None = None
     """Send the token counts in a final chunk."""
-    continuous_usage_stats: Literal[False] | None = None
+    include_obfuscation: bool | None = None
+    """Ignored: chunks are never padded."""
+    continuous_usage_stats: Off = None
 
 
 class OpenAIRequest(RequestBody):
     """Fields of both OpenAI routes.
 
-    Unsupported fields that would change the answer are accepted with their neutral value only. `seed`, `user`,
-    `metadata` and `store` are accepted and ignored.
+    Unsupported fields that would change the answer are accepted with their neutral value only, which is OpenAI's
+    default. `seed`, `user`, `metadata`, `store` and the fields about safety and caching are accepted and ignored.
     """
 
     model: str = Field(max_length=200)
@@ -58,14 +72,21 @@ class OpenAIRequest(RequestBody):
     frequency_penalty: Zero = None
     repetition_penalty: One = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    ignore_eos: Literal[False] | None = None
+    """Biases are not supported."""
+    ignore_eos: Off = None
     """EOS always ends an answer."""
-    logprobs: Literal[False] | None = None
+    logprobs: Off = None
     """Log-probabilities are not supported."""
     seed: Integer | None = None
-    user: str | None = None
+    user: Ignored = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    """There is only one tier."""
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_retention: Ignored = None
+    prompt_cache_options: dict[str, Any] | None = None
 
 
 class TextPart(RequestBody):
@@ -79,8 +100,20 @@ class ChatMessage(RequestBody):
     """The user's message."""
 
     role: Literal["user"]
-    content: Prompt | Annotated[list[TextPart], Field(min_length=1, max_length=1)]
+    content: Prompt | Annotated[list[TextPart], Field(min_length=1)]
+    """Text, or text parts, which are joined by line breaks."""
     name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The message's text."""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class TextFormat(RequestBody):
+    """The format of every answer."""
+
+    type: Literal["text"]
 
 
 class ChatRequest(OpenAIRequest):
@@ -90,6 +123,30 @@ class ChatRequest(OpenAIRequest):
     """One user message: the model was trained without system messages and earlier turns."""
     max_completion_tokens: Positive | None = None
     """Newer name of `max_tokens`; the smaller one applies."""
+    top_logprobs: Nought = None
+    """Log-probabilities are not supported."""
+    response_format: TextFormat | None = None
+    """Answers are plain text."""
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    """Answers are plain text."""
+    audio: None = None
+    tools: Nothing = None
+    """Tools are not supported."""
+    tool_choice: Choice = None
+    """Tools are not supported."""
+    parallel_tool_calls: bool | None = None
+    """Ignored, since there are no tools."""
+    functions: Nothing = None
+    """Tools are not supported."""
+    function_call: Choice = None
+    """Tools are not supported."""
+    prediction: None = None
+    reasoning_effort: Literal["none"] | None = None
+    """The model answers without reasoning."""
+    verbosity: Literal["medium"] | None = None
+    """Choose `style` or a model name with a style instead."""
+    web_search_options: None = None
+    moderation: None = None
 
 
 class CompletionRequest(OpenAIRequest):
@@ -97,8 +154,12 @@ class CompletionRequest(OpenAIRequest):
 
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     """One question as text, alone or in a list."""
-    echo: Literal[False] | None = None
+    echo: Off = None
+    """Only the answer is returned."""
     best_of: Single = None
+    """Only one answer is generated."""
+    suffix: Literal[""] | None = None
+    """Text to insert before is not supported."""
 
 
 class Usage(ResponseBody):

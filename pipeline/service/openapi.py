@@ -83,6 +83,10 @@ def _operation(known: Route, needs_key: bool) -> dict[str, Any]:
     if "503" in responses and known.reply and not known.others:
         responses["503"]["headers"]["Retry-After"] = RETRY_AFTER
     operation: dict[str, Any] = {"operationId": known.name, "summary": known.summary, "responses": responses}
+    if known.variables:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in known.variables
+        ]
     if known.body is not None:
         body = {"application/json": {"schema": _reference(known.body)}}
         operation["requestBody"] = {"required": True, "content": body}

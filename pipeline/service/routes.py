@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -9,10 +10,11 @@ from types import MappingProxyType
 from flask import Response, g, jsonify, request
 from pydantic import BaseModel
 
-from pipeline.service.answering import Answering, Asker
+from pipeline.service.answering import Asker
 from pipeline.service.logs import RequestRecord
 
-View = Callable[[Answering], Response]
+View = Callable[..., Response]
+"""Takes the service's ``Answering``, and the path's variables by name."""
 ANSWER_PROBLEMS = (400, 413, 415, 500, 503, 504)
 """Error statuses of routes that read a body and use the engine."""
 
@@ -23,7 +25,7 @@ class Route:
 
     Attributes:
         method: HTTP method.
-        path: Path.
+        path: Path; a part in braces is a variable.
         view: Handles the request.
         summary: One line for the OpenAPI document.
         reply: Model of a 200 response's body; None if it is not JSON.
@@ -44,6 +46,16 @@ class Route:
     problems: tuple[int, ...] = (500,)
     others: Mapping[int, type[BaseModel]] = field(default_factory=lambda: MappingProxyType({}))
     is_open: bool = False
+
+    @property
+    def rule(self) -> str:
+        """The path as Flask writes it."""
+        return self.path.replace("{", "<").replace("}", ">")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the path's variables."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
 
     @property
     def name(self) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from harness.machine import MachineUse, MachineWatch
 from pipeline.config import GENERATION_PRESETS, TARGETS, UNCONSTRAINED, GenerationConfig, Style, Target
 from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
@@ -63,6 +65,12 @@ def base_model(target: Target, device: str, request: pytest.FixtureRequest) -> s
 
 
 @pytest.fixture(scope="session")
+def machine_uses(target: Target | Endpoint) -> dict[str, MachineUse]:
+    """What the machine did during the ``training``, the server's ``start`` and the ``crowd``, as far as watched."""
+    return {}
+
+
+@pytest.fixture(scope="session")
 def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
@@ -85,11 +93,15 @@ def training(
     train_into: Callable[[Path], TrainingOutcome],
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
+    machine_uses: dict[str, MachineUse],
 ) -> TrainingOutcome:
     run = given_run(request.config, target)
     if run is not None:
         return TrainingOutcome(run, 0 if run.read_record()["status"] == "completed" else 1)
-    return train_into(tmp_path_factory.mktemp(target.name) / "run")
+    with MachineWatch() as watch:
+        outcome = train_into(tmp_path_factory.mktemp(target.name) / "run")
+    machine_uses["training"] = watch.use
+    return outcome
 
 
 @pytest.fixture(scope="session")
@@ -171,11 +183,18 @@ def ask_in_each_style(model: LoadedModel, questions: Sequence[str]) -> dict[Styl
 
 @pytest.fixture(scope="session")
 def server_launch(
-    completed_run: RunFolder, device: str, base_model: str | None, tmp_path_factory: pytest.TempPathFactory
+    completed_run: RunFolder,
+    device: str,
+    base_model: str | None,
+    tmp_path_factory: pytest.TempPathFactory,
+    machine_uses: dict[str, MachineUse],
 ) -> Iterator[ServerProcess]:
     arguments = ["--run", str(completed_run.path), "--device", device]
     arguments += ["--base-model", base_model] if base_model else []
-    with ServerProcess(arguments, tmp_path_factory.mktemp("server") / "stderr.log") as server:
+    with ExitStack() as running:
+        with MachineWatch() as watch:
+            server = running.enter_context(ServerProcess(arguments, tmp_path_factory.mktemp("server") / "stderr.log"))
+        machine_uses["start"] = watch.use
         yield server
 
 
@@ -202,6 +221,11 @@ def tokenizer(target: Target | Endpoint, client: Client) -> Any:
 
 
 @pytest.fixture(scope="session")
-def crowd(client: Client) -> Crowd:
+def crowd(client: Client, target: Target | Endpoint, machine_uses: dict[str, MachineUse]) -> Crowd:
     """Many concurrent clients, and what they received."""
-    return send_crowd(client)
+    with MachineWatch() as watch:
+        received = send_crowd(client)
+    if not isinstance(target, Endpoint):
+        # Of the machine of an endpoint nothing is known.
+        machine_uses["crowd"] = watch.use
+    return received

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.machine import MachineWatch
 from harness.metrics import misplaced_answers
 from harness.recorder import Recorder
 from harness.statistics import share
@@ -45,23 +46,30 @@ def test_health_endpoint(
 
 
 @pytest.mark.criterion("deployment.generate_endpoint")
-def test_generate_endpoint(measured: Recorder, client: Client, tokenizer: Any, questions: list[str]) -> None:
-    alone = [(style, client.generate(questions[0], style)) for style in Style]
-    with ThreadPoolExecutor(len(AT_ONCE)) as pool:
+def test_generate_endpoint(
+    measured: Recorder, client: Client, tokenizer: Any, questions: list[str], target: Target | Endpoint
+) -> None:
+    with MachineWatch() as watch, ThreadPoolExecutor(len(AT_ONCE)) as pool:
+        alone = [(style, client.generate(questions[0], style)) for style in Style]
         replies = list(pool.map(lambda asked: client.generate(*asked), AT_ONCE))
     every = alone + [(style, reply) for (_, style), reply in zip(AT_ONCE, replies, strict=True)]
     valid = [is_valid_answer(reply, style) for style, reply in every]
     texts = [str(reply.body.get("response", "")) for reply in replies]
+    wrong_counts = [
+        is_wrong_count(reply.body.get("tokens"), len(response_ids(tokenizer, reply.body))) for _, reply in every
+    ]
     measured.record(
         response_count=len(every),
         valid_response_share=share(valid),
-        wrong_token_count_count=sum(
-            is_wrong_count(reply.body.get("tokens"), len(response_ids(tokenizer, reply.body))) for _, reply in every
-        ),
+        wrong_token_count_count=sum(wrong_counts),
         misplaced_answer_count=misplaced_answers([text for text, _ in AT_ONCE], texts),
         alone_latency_max_s=max(reply.wall_s for _, reply in alone),
         at_once_latency_max_s=max(reply.wall_s for reply in replies),
     )
+    if not isinstance(target, Endpoint):
+        faulty = [reply for (_, reply), ok, wrong in zip(every, valid, wrong_counts, strict=True) if wrong or not ok]
+        are_late = all(reply.status == 504 for reply in faulty)
+        measured.taken_during(watch.use, *(("valid_response_share", "wrong_token_count_count") if are_late else ()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.effects import mean_difference_interval
+from harness.machine import MachineWatch
 from harness.recorder import Recorder
 from harness.statistics import Proportion, median
 from pipeline.config import Style
@@ -97,15 +98,18 @@ def test_consistency(
 @pytest.mark.criterion("style.generation_speed")
 def test_generation_speed(measured: Recorder, trained: TrainedModel, questions: list[str]) -> None:
     generate_with_style(trained.model, trained.tokenizer, questions[0], Style.TERSE)  # warm-up, not counted
-    timed = {
-        style: [
-            generate_with_style(trained.model, trained.tokenizer, text, style) for text in questions[:TIMED_QUESTIONS]
-        ]
-        for style in Style
-    }
+    with MachineWatch() as watch:
+        timed = {
+            style: [
+                generate_with_style(trained.model, trained.tokenizer, text, style)
+                for text in questions[:TIMED_QUESTIONS]
+            ]
+            for style in Style
+        }
     record_latencies(measured, {style: [a.latency_s for a in timed[style]] for style in Style}, warm_up_count=1)
     every = [answer for generations in timed.values() for answer in generations]
     measured.record(tokens_per_s=sum(_lengths(every)) / sum(answer.latency_s for answer in every))
+    measured.taken_during(watch.use, *(f"{style}_latency_max_s" for style in Style))
 
 
 @pytest.mark.criterion("style.no_repetition")

@@ -13,6 +13,7 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from harness.machine import MachineUse
 from harness.metrics import loss_trend
 from harness.recorder import Recorder
 from pipeline.config import PRESETS, Target
@@ -57,10 +58,12 @@ def test_training_completes(measured: Recorder, training: TrainingOutcome, recor
 
 
 @pytest.mark.criterion("training.duration")
-def test_duration(measured: Recorder, completed_run: RunFolder) -> None:
+def test_duration(measured: Recorder, completed_run: RunFolder, machine_uses: dict[str, MachineUse]) -> None:
     record = completed_run.read_record()
     rate = record["examples_per_s"]
     measured.record(duration_of_1600_examples_s=1600 / rate, duration_s=record["duration_s"], examples_per_s=rate)
+    if use := machine_uses.get("training"):
+        measured.taken_during(use, "duration_of_1600_examples_s")
 
 
 @pytest.mark.criterion("training.loss_converges")

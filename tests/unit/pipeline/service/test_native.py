@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from typing import Any
@@ -51,6 +52,20 @@ def test_a_missing_style_is_detected_from_the_words(served: Served, body: dict[s
 def test_a_response_body_is_utf8_json(served: Served) -> None:
     body = served.client.post("/generate", json={"prompt": "Übung 数 \x00 🙂"}).get_json()
     assert body["response"] == "terse: Übung 数 \x00 🙂"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, identity", None])
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/v1/completions"])
+def test_a_compressed_body_is_refused_as_such(served: Served, path: str, encoding: str | None) -> None:
+    headers = {"Content-Encoding": encoding} if encoding else {}
+    body = gzip.compress(b'{"prompt": "Why?"}')
+    response = served.client.post(path, data=body, content_type="application/json", headers=headers)
+    assert response.status_code == 415
+    assert "uncompressed" in json.loads(response.data)["detail"]
+
+
+def test_an_identity_encoding_changes_nothing(served: Served) -> None:
+    assert served.client.post("/generate", json={"prompt": "Why?"}, headers={"Content-Encoding": "identity"}).json
 
 
 @pytest.mark.parametrize(
