@@ -56,9 +56,9 @@ class StepMetrics(TrainerCallback):
         """
         if not logs or "grad_norm" not in logs:
             return
-        loss = mean_over_processes(self._trainer.step_loss)  # each already multiplied by the number of processes
-        tokens = int(sum_over_processes(self._trainer.step_tokens))
-        self._trainer.step_loss, self._trainer.step_tokens = 0.0, 0
+        own_loss, own_tokens = self._trainer.take_figures()
+        loss = mean_over_processes(own_loss)  # each already multiplied by the number of processes
+        tokens = int(sum_over_processes(own_tokens))
         row = {
             "step": state.global_step,
             "loss": loss,

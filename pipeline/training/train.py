@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 
 from pipeline.compat import checkpointing_arguments, load_to_numbered_cpus, warmup_arguments
 from pipeline.config import GIB, Preset, Target
-from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
+from pipeline.data.batches import IGNORED_LABEL, collate, pack, packed_batches, training_batches
 from pipeline.data.store import tokenised
 from pipeline.distributed import (
     accumulation_per_process,
@@ -36,9 +36,13 @@ from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.base_models import base_model_folder
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.quantization_report import quantization_census
+from pipeline.model.shapes import MistralShape
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.model.tokenizer import load_tokenizer
-from pipeline.planning.plan import warn_of_memory
+from pipeline.planning.devices import this_device
+from pipeline.planning.memory_estimate import Needs
+from pipeline.planning.packed_rows import PackedRows, plan_rows
+from pipeline.planning.plan import warn_of_memory, with_vocabulary
 from pipeline.run_folder import RunFolder, checkpoint_step, package_versions
 from pipeline.training.callbacks import (
     StepMetrics,
@@ -48,6 +52,8 @@ from pipeline.training.callbacks import (
     termination_asked,
 )
 from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
+from pipeline.training.packed_model import PackedModel
+from pipeline.training.packed_step import PackedStep
 from pipeline.training.plot import draw_training
 from pipeline.training.trainer import StepRecordingTrainer
 
@@ -163,18 +169,17 @@ def _follow(job: _Job) -> dict[str, Any]:
 
 def _train(job: _Job) -> dict[str, Any]:
     """Load, train and save; returns the run's figures."""
-    run, training, data = job.run, job.preset.training, job.data
+    run, training = job.run, job.preset.training
+    plan = _plan_rows(job) if _packs_rows(job) else None
     model = load_base(job.base_folder, job.preset.quantization, job.request.device)
     run.update(quantization=dataclasses.asdict(quantization_census(model)))
     add_style_rows(model, job.tokenizer)
     torch.manual_seed(training.seed)
     adapted = attach_adapter(model, job.tokenizer, job.preset)
-    if job.preset.adapter.trains_style_rows_only:
-        use_answer_loss(adapted)
+    head = use_answer_loss(adapted) if job.preset.adapter.trains_style_rows_only else None
     if not training.upcast_embeddings:
         share_inputs(adapted)
-    batches = training_batches(list(data["style"]), list(data["length"]), training)
-    figures = _optimize(adapted, batches, job)
+    figures = _optimize(adapted, job, None if plan is None or head is None else _Packing(plan, head))
     save_adapter(adapted, run.adapter)
     write_text(run.training_figure, draw_training(run.read_metrics()))
     size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
@@ -190,17 +195,56 @@ def _remedy(error: BaseException) -> str | None:
     return None
 
 
-def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, Any]:
-    """Run the trainer over the micro-batches in their order and return the run's figures."""
-    run, device, training = job.run, job.request.device, job.preset.training
-    order, lengths = [index for batch in batches for index in batch], list(job.data["length"])
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Packing:
+    """How windows become rows, and the frozen head that the loss multiplies with."""
+
+    plan: PackedRows
+    head: torch.Tensor
+
+
+def _packs_rows(job: _Job) -> bool:
+    """Whether this run goes without padding; several processes, and CPUs, take padded micro-batches."""
+    return job.preset.training.padding_free and job.request.device == "cuda" and process_count() == 1
+
+
+def _plan_rows(job: _Job) -> PackedRows:
+    """Rows and checkpointing that keep to the memory that is free now, before anything is loaded."""
+    shape = with_vocabulary(MistralShape.of_folder(job.base_folder), len(job.tokenizer))
+    device = this_device(job.request.device)
+    return plan_rows(Needs(shape, job.preset, device.kind), job.data, device.available_bytes)
+
+
+def _batches(job: _Job, packing: _Packing | None) -> list[list[int]]:
+    columns = list(job.data["style"]), list(job.data["length"]), job.preset.training
+    return training_batches(*columns) if packing is None else packed_batches(*columns, packing.plan.rows_per_window)
+
+
+def _trainer(model: Any, job: _Job, packing: _Packing | None) -> tuple[StepRecordingTrainer, list[int]]:
+    """The trainer, and the examples in the order in which it takes them."""
+    training, pad_id, batches = job.preset.training, job.tokenizer.pad_token_id, _batches(job, packing)
+    order = [index for batch in batches for index in batch]
+    arguments = _trainer_arguments(job, len(order))
+    step, collator = None, partial(_tensors, pad_id=pad_id, multiple=training.pad_to_multiple)
+    if packing is not None:
+        arguments.gradient_accumulation_steps = packing.plan.rows_per_window
+        arguments.gradient_checkpointing = False  # the packed model's own, of as many layers as it has to be
+        arguments.optim = "adamw_torch_fused"
+        lengths = list(job.data["length"])
+        packed = PackedModel(model, packing.head, max(lengths), packing.plan.checkpointed_layers)
+        step = PackedStep(packed, packing.plan.row_lengths)
+        places = max(len(batch) for batch in batches)
+        collator = partial(_packed_tensors, pad_id=pad_id, lengths=packing.plan.row_lengths, places=places)
     trainer = StepRecordingTrainer(
-        batches,
-        model=model,
-        args=_trainer_arguments(job, len(order)),
-        train_dataset=job.data,
-        data_collator=partial(_tensors, pad_id=job.tokenizer.pad_token_id, multiple=training.pad_to_multiple),
+        batches, step, model=model, args=arguments, train_dataset=job.data, data_collator=collator
     )
+    return trainer, order
+
+
+def _optimize(model: Any, job: _Job, packing: _Packing | None) -> dict[str, Any]:
+    """Run the trainer over the micro-batches in their order and return the run's figures."""
+    run, device, lengths = job.run, job.request.device, list(job.data["length"])
+    trainer, order = _trainer(model, job, packing)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     checkpoint = job.checkpoints.last_checkpoint()
@@ -264,6 +308,15 @@ def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
         **warmup_arguments(training.warmup_ratio),
         **checkpointing_arguments(training.gradient_checkpointing),
     )
+
+
+def _packed_tensors(
+    batch: Sequence[Mapping[str, Any]], pad_id: int, lengths: Sequence[int], places: int
+) -> dict[str, Any]:
+    packed = pack(batch, pad_id, lengths, places)
+    # The attention kernel reads places as 32-bit integers.
+    starts, tokens = torch.tensor(packed.pop("starts"), dtype=torch.int32), packed.pop("tokens")
+    return {**{name: torch.tensor(rows) for name, rows in packed.items()}, "starts": starts, "tokens": tokens}
 
 
 def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) -> dict[str, Any]:
