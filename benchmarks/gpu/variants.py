@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,6 +77,7 @@ class Variants:
     def measure(self, name: str, seconds: float) -> dict[str, Any]:
         """Steady rate, memory, profile, and how far the first window's gradient is from the first variant's."""
         self._model.zero_grad()
+        gc.collect()  # the last variant's graphs
         if self._device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -107,7 +109,6 @@ class Variants:
             figures["driver_gib"] = (total - free) / GIB
             figures["allocated_gib"] = torch.cuda.max_memory_allocated() / GIB
         figures["profile"] = profiled(self._device, lambda: [step(window) for window in windows[4:6]] and None, 2)
-        del take, optimizer
         return figures
 
     def _gradient(self) -> dict[str, float]:
