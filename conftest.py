@@ -1,4 +1,4 @@
-"""Joins the harness and the pipeline, which do not know each other: options, targets and the kind of machine."""
+"""Joins the harness and the pipeline, which do not import each other: options, targets and the kind of machine."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give every test that asks for ``target`` one run per selected target, marked by the device it needs."""
+    """Parametrize every test that uses ``target`` over the selected targets, marked by the device they need."""
     if "target" not in metafunc.fixturenames:
         return
     names = metafunc.config.getoption("--target") or DEFAULT_TARGETS
@@ -82,7 +82,7 @@ def _parameter(target: Target, device: str) -> object:
 
 def _endpoint(url: str, config: pytest.Config) -> object:
     if not re.fullmatch(r"https?://[^\s/]+/?", url):
-        raise pytest.UsageError(f"--endpoint: {url!r} is no address such as http://127.0.0.1:8000")
+        raise pytest.UsageError(f"--endpoint: {url!r} is not a URL such as http://127.0.0.1:8000")
     names = config.getoption("--target") or [None]
     if len(names) != 1:
         raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")
@@ -93,7 +93,7 @@ def _endpoint(url: str, config: pytest.Config) -> object:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Examine the machine before tests that judge take its memory."""
+    """Run the doctor before tests that judge take the machine's memory."""
     config, judges = session.config, any(item.get_closest_marker("criterion") for item in session.items)
     if judges and not config.getoption("collectonly") and not hasattr(config, "workerinput"):
         config.stash[_DOCTOR] = _examine(config)
@@ -102,7 +102,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
     """The GPU, if any, the versions that the golden document pins, and what the doctor found.
 
-    The process that only collects what its workers found has collected no test, and is examined now.
+    A process whose workers run the tests has collected none itself, so the doctor runs here.
     """
     import torch
 
@@ -114,7 +114,7 @@ def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
 
 
 def _examine(config: pytest.Config) -> dict[str, object]:
-    """The doctor's report without absolute paths, from a process of its own: it makes a CUDA context."""
+    """The doctor's report without absolute paths, from its own process: it creates a CUDA context."""
     if config.getoption("--endpoint"):
         return {}  # another machine is judged
     command = [sys.executable, "-m", "pipeline.cli", "doctor", "--json"]
@@ -136,7 +136,7 @@ def _without_paths(value: Any, root: Path) -> Any:
 
 
 def pytest_snapshot_environment(config: pytest.Config, subject: str) -> str:
-    """Kind of machine and library versions within which outputs repeat, and the preset that they come from."""
+    """Kind of machine and library versions within which outputs are reproducible, and their preset."""
     import torch
 
     target = TARGETS[subject]

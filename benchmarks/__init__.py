@@ -1,1 +1,1 @@
-"""Measurements of speed and memory: `make` targets run them and write `results/`."""
+"""Benchmarks of speed, memory and quality; ``make`` targets run them and write ``results/``."""

@@ -1,6 +1,6 @@
-"""``make bench``: how fast and in how much memory the presets train the embedded target, and each lever alone.
+"""``make bench``: speed and memory of training the embedded target with each preset, and with each lever alone.
 
-The presets take turns, so that a slow minute of the machine falls on both. pytest collects this file only by name.
+The presets alternate, so that a slow minute of the machine affects both. pytest collects this file only by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SIDE = 2048
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The presets in turn, then every other variant, once beside golden on as few examples."""
+    """The presets alternating, then golden and every other variant once on few examples."""
     examples = metafunc.config.getoption("--bench-examples")
     turns = [(name, examples) for _ in range(ROUNDS) for name in PRESET_NAMES]
     turns += [(name, LEVER_EXAMPLES) for name in VARIANTS if name != "lean"]
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def matmul_gflop_per_s() -> float:
-    """The machine's own bfloat16 matrix product, 2048 x 2048 x 2048, best of ten."""
+    """Speed of the machine's bfloat16 matrix product, 2048 x 2048 x 2048, best of ten."""
     left, right = (torch.randn(_SIDE, _SIDE).to(torch.bfloat16) for _ in range(2))
     fastest_s = float("inf")
     for _ in range(10):

@@ -1,8 +1,7 @@
-"""How many training examples the embedded target needs: style shares and time against the number of examples.
+"""``make curve``: style shares and training time of the embedded target by number of training examples.
 
-``make curve`` trains one adapter for each number of examples, asks all held-out questions greedily and without a length
-limit that matters (cap 256), and writes ``curve.json``, ``curve.md`` and ``curve.svg``. A killed curve goes on where it
-was.
+Trains one adapter for each number of examples, answers all held-out questions greedily with a cap of 256 tokens, which
+does not matter, and writes ``curve.json``, ``curve.md`` and ``curve.svg``. An interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ apply_environment()  # before torch is imported
 
 EXAMPLE_COUNTS = (160, 320, 640, 1600)
 GOALS = {Style.TERSE: 0.95, Style.VERBOSE: 0.90}
-"""Shares that the shipped data should reach."""
+"""Target shares for the shipped data."""
 ACCEPTED_SHARE = 0.90
-"""What ``style.token_separation`` asks of either style; an interval above it makes a false rejection unlikely."""
+"""The bound of ``style.token_separation`` for each style; an interval above it makes a false rejection unlikely."""
 QUESTIONS_AT_ONCE = 24
 
 
 def measure(work: Path, counts: Sequence[int]) -> dict[str, Any]:
-    """Train and ask for each count, and without an adapter; finished points are read back from ``work``."""
+    """Measure each number of examples, and the base without an adapter; finished points are read from ``work``."""
     points = [_kept(work / "0.json", lambda: {"examples": 0, "answers": _ask(_without_adapter())})]
     for count in counts:
         points.append(_kept(work / f"{count}.json", partial(_point, work, count)))
@@ -59,7 +58,7 @@ def measure(work: Path, counts: Sequence[int]) -> dict[str, Any]:
 
 
 def choose(points: Sequence[dict[str, Any]]) -> int | None:
-    """The fewest examples whose shares reach the goals, with intervals above what the acceptance asks; None if none."""
+    """The fewest examples whose shares reach the goals with intervals above the acceptance's bound; None if none do."""
     enough = [
         point["examples"]
         for point in points
@@ -73,7 +72,7 @@ def choose(points: Sequence[dict[str, Any]]) -> int | None:
 
 
 def summarise(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Shares and medians with 95 % intervals. In bound: ended by itself, terse below 50 tokens, verbose above 80."""
+    """Shares and medians with 95 % intervals; in bound means ended by EOS, terse below 50 tokens, verbose above 80."""
     summary = {}
     for style, rows in answers.items():
         lengths = [row["tokens"] for row in rows]
@@ -121,21 +120,19 @@ def _point(work: Path, count: int) -> dict[str, Any]:
 
 
 def _without_adapter() -> tuple[Any, Any]:
-    """The 4-bit base with the style tokens' starting rows and a fresh adapter, which changes nothing (its B is 0)."""
+    """The 4-bit base with initial style rows and a new adapter, which has no effect (its B is 0)."""
     from pipeline.model.adapter import attach_adapter
-    from pipeline.model.base_models import base_model_folder
+    from pipeline.model.base_models import open_base_model
     from pipeline.model.dequantize import for_inference
     from pipeline.model.loading import hardware_preset, load_base
     from pipeline.model.style_embeddings import add_style_rows
-    from pipeline.model.tokenizer import load_tokenizer
 
     target = get_target(DEFAULT_TARGET)
-    folder = base_model_folder(target)
+    files = open_base_model(target)
     preset = hardware_preset(resolve_preset("lean", target), target.device)
-    tokenizer = load_tokenizer(folder, target)
-    base = load_base(folder, preset.quantization, target.device)
-    add_style_rows(base, tokenizer)
-    return for_inference(attach_adapter(base, tokenizer, preset).eval()), tokenizer
+    base = load_base(files.folder, preset.quantization, target.device)
+    add_style_rows(base, files.tokenizer)
+    return for_inference(attach_adapter(base, files.tokenizer, preset).eval()), files.tokenizer
 
 
 def _ask(model_and_tokenizer: tuple[Any, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -153,7 +150,7 @@ def _ask(model_and_tokenizer: tuple[Any, Any]) -> dict[str, list[dict[str, Any]]
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """The curve as a table, one line a number of examples."""
+    """The curve as a table, one row per number of examples."""
     head = [
         "examples",
         "training",
@@ -185,7 +182,7 @@ def _rows(points: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def draw(document: dict[str, Any]) -> str:
-    """Shares with their intervals against the number of examples, training time on a second axis, as SVG."""
+    """Plot shares with intervals and training time over the number of examples, as SVG."""
     points = [point for point in document["points"] if point["examples"]]
     title = "Style shares and training time against the number of examples"
     return to_svg(partial(_draw_points, points), title=title, salt="curve", size=(7.0, 3.6))
@@ -216,7 +213,9 @@ def main() -> None:
     """Measure and write the three files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of curve.json, curve.md and curve.svg")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the runs; a curve in it goes on")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of the runs; an interrupted curve in it is resumed"
+    )
     options = parser.parse_args()
     started = time.perf_counter()
     document = measure(options.work, EXAMPLE_COUNTS)

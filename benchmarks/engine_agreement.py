@@ -1,10 +1,9 @@
-"""Whether an engine's answers are those of the model that ``generate()`` asks, one answer after the other.
+"""``make engine-agreement RUN=DIR``: whether an engine's answers agree with the model's under ``generate()``.
 
-``make engine-agreement RUN=DIR`` writes ``agreement.json`` and ``agreement.md``; exit status 1 if the continuous engine
-disagrees. Every greedy answer, its end too, is read once more by the model in one pass: the gap of a token is how much
-likelier another one was there. In bfloat16 the order of sums moves logits, and near ties change places, so plain padded
-batches stand beside the engine as the measure of what batching alone does. Sampled answers are read in the same way: a
-token drawn from a distribution is on average as surprising as the distribution's entropy says.
+Writes ``agreement.json`` and ``agreement.md``; exit status 1 if the continuous engine disagrees. The model scores every
+greedy answer including EOS in one pass; the gap of a token is how much likelier the best alternative was. In bfloat16
+the order of summation changes logits and near ties swap, so padded batches show the effect of batching alone. Sampled
+answers are scored, too: the mean surprisal of tokens drawn from a distribution equals its entropy.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ apply_environment()  # before torch is imported
 GREEDY = GenerationConfig(max_new_tokens=128)
 AT_ONCE = 16
 GAP_LIMIT_NATS = 0.5
-"""Largest gap of a token; logits of 16 to 32 in bfloat16 stand 0.125 apart, so four steps. Set before the first run."""
+"""Limit of a token's gap: four steps of bfloat16 logits between 16 and 32 (0.125 each). Set before the first run."""
 EXCESS_LIMIT_ERRORS = 3.0
-"""Sampled answers are as surprising as the model's own entropy at each token, within so many standard errors."""
+"""Limit of the mean surprisal above entropy of sampled answers, in standard errors."""
 REFERENCE = "generate()"
 CONTINUOUS = ("continuous, one at a time", f"continuous, {AT_ONCE} at once")
 
@@ -49,7 +48,7 @@ Answering = Callable[[Sequence[Request], Mapping[Style, GenerationConfig]], list
 
 
 def measure(run: RunFolder, question_count: int) -> dict[str, Any]:
-    """Answers of each way, greedy and sampled, as the model itself finds them."""
+    """Greedy and sampled answers of each way of generating, scored by the model."""
     import torch
 
     from pipeline.model.loading import load_trained
@@ -127,7 +126,7 @@ def _answer(generation: Any) -> Answer:
 def describe(
     trained: Any, requests: Sequence[Request], greedy: Sequence[Answer], sampled: Sequence[Answer]
 ) -> dict[str, Any]:
-    """What the model makes of answers that were chosen greedily, and of answers that its styles' presets sampled."""
+    """Score greedy answers, and answers sampled with the styles' presets."""
     from pipeline.generation.scoring import sampling_surprise
 
     gaps = [gap for request, answer in zip(requests, greedy, strict=True) for gap in _gaps(trained, request, answer)]
@@ -161,7 +160,7 @@ def _median_length(requests: Sequence[Request], answers: Sequence[Answer], style
 
 
 def _gaps(trained: Any, request: Request, answer: Answer) -> list[float]:
-    """How much likelier the likeliest token was, for each token (nats)."""
+    """For each token, how much likelier the likeliest one was, in nats."""
     from pipeline.generation.scoring import answer_logits
 
     logits, tokens = answer_logits(trained.model, trained.tokenizer, request, answer[0], ended=answer[1])
@@ -170,7 +169,7 @@ def _gaps(trained: Any, request: Request, answer: Answer) -> list[float]:
 
 
 def disagreements(ways: Mapping[str, Any]) -> list[str]:
-    """Where the continuous engine answers otherwise than the limits allow; empty if nowhere."""
+    """Violations of the limits by the continuous engine; empty if there are none."""
     found = []
     for name in CONTINUOUS:
         if not ways[name]["largest_gap_nats"] <= GAP_LIMIT_NATS:
@@ -188,7 +187,7 @@ def _with_error(drawn: Mapping[str, float]) -> str:
 
 
 def to_markdown(ways: Mapping[str, Any]) -> str:
-    """One row for each way."""
+    """A table with one row for each way of generating."""
     reference = ways[REFERENCE]["token_ids"]
     rows = [
         (
@@ -221,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a completed run")
     parser.add_argument("--output", type=Path, required=True, help="folder for agreement.json and agreement.md")
-    parser.add_argument("--questions", type=int, default=12, help="each is asked in both styles")
+    parser.add_argument("--questions", type=int, default=12, help="number of questions, each asked in both styles")
     given = parser.parse_args()
     document = {
         "command": f"python -m benchmarks.engine_agreement --questions {given.questions}",

@@ -1,9 +1,8 @@
-"""Which preset learns the shipped data better, and how fast: the loss of answers that were held out, time and memory.
+"""Loss on held-out answers, time and memory of training with each preset.
 
-``run VARIANT SEED EXAMPLES DEVICE DIR`` trains the embedded target on the first examples of the shipped data, leaves
-the run in DIR and writes there ``held_out.json``: how likely it makes the last 64 answers. ``report DIR...`` puts such
-files together, whichever machines made them. Rates are compared only of two runs that had the machine for themselves,
-one after the other.
+``run VARIANT SEED EXAMPLES DEVICE DIR`` trains the embedded target on the first examples of the shipped data into DIR
+and writes ``held_out.json`` there, with the loss on the last 64 answers. ``report DIR...`` combines such files, also
+from several machines. Speeds are compared only between two runs made one after the other on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def train_and_score(variant: str, seed: int, examples: int, device: str, folder:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each preset: mean, spread (largest less smallest) and the loss of each seed, in nats per token."""
+    """One row for each preset: the loss of each seed, their mean and spread (maximum - minimum), in nats per token."""
     rows = []
     for variant in PRESET_NAMES:
         of_seed = {run["seed"]: run["held_out_nats_per_token"] for run in runs if run["variant"] == variant}
@@ -77,8 +76,8 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Whether lean's mean is no worse than golden's by more than the larger spread, in words."""
+def compare_means(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether lean's mean exceeds golden's by more than the larger spread, as a sentence."""
     golden, lean = ({row["variant"]: row for row in rows}[name] for name in PRESET_NAMES)
     spread, difference = max(golden["spread"], lean["spread"]), lean["mean"] - golden["mean"]
     judged = "no worse than golden's beyond the spread" if difference <= spread else "worse than golden's"
@@ -89,7 +88,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def in_turn(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Rate, memory and adapter of one run of each preset, as a table; memory is what the process held at its peak."""
+    """A table of speed, peak memory of the process and adapter size, for one run of each preset."""
     first, *_ = ordered = [run for variant in PRESET_NAMES for run in runs if run["variant"] == variant]
     cells = [
         (
@@ -109,7 +108,7 @@ def in_turn(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The rows as a table, and the sentence; of one run for each preset, their rates."""
+    """The losses as a table with their comparison; for one run of each preset the table of ``in_turn``."""
     if len(document["runs"]) == len(PRESET_NAMES):
         return in_turn(document["runs"])
     cells = [
@@ -128,23 +127,25 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def report(folders: Sequence[Path], output: Path) -> dict[str, Any]:
-    """Put the results of several runs together.
+    """Combine the results of several runs.
 
     Raises:
-        ValueError: They were not trained on as many examples of the same data.
+        ValueError: They were not trained on the same number of examples of the same data.
     """
     runs = [json.loads((folder / HELD_OUT_FILE).read_text(encoding="utf-8")) for folder in folders]
     if len({(run["examples"], run["data_sha256"]) for run in runs}) != 1:
-        raise ValueError("the runs were not trained on as many examples of the same data; name runs of one kind.")
+        raise ValueError(
+            "the runs were not trained on the same number of examples of the same data; name runs that were."
+        )
     rows = summarise(runs)
-    document = {"command": "python -m benchmarks.held_out", "runs": runs, "rows": rows, "verdict": verdict(rows)}
+    document = {"command": "python -m benchmarks.held_out", "runs": runs, "rows": rows, "verdict": compare_means(rows)}
     write_text_atomically(output / "held_out.json", json.dumps(document, indent=1) + "\n")
     write_text_atomically(output / "held_out.md", to_markdown(document))
     return document
 
 
 def main() -> int:
-    """Make one run's file, or the report of several."""
+    """Train and score one run, or report on several."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="train one variant with one seed and score it")
@@ -153,7 +154,7 @@ def main() -> int:
     one.add_argument("examples", type=int)
     one.add_argument("device", choices=("cpu", "cuda"))
     one.add_argument("folder", type=Path)
-    several = commands.add_parser("report", help="put several runs together")
+    several = commands.add_parser("report", help="combine the results of several runs")
     several.add_argument("folders", type=Path, nargs="+")
     several.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Memory and time of reading and tokenising far more data than the shipped set.
+"""``make large-data``: memory and time of reading and tokenising far more data than the shipped set.
 
-``make large-data`` writes made-up pairs of the shipped rows' length (random words; they teach nothing and are deleted),
-reads them as training does, each size in a process of its own, and writes ``large_data.json``.
+Writes pairs of random words with the shipped rows' lengths to a temporary file, reads them as training does, each size
+in its own process, and writes ``large_data.json``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIB = 1 << 20
 
 
 def write_pairs(path: Path, example_count: int) -> None:
-    """Write ``example_count`` examples as pairs, two a line, different from one another."""
+    """Write ``example_count`` distinct examples as pairs, two per line."""
     generator = random.Random(0)
     vocabulary = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(5000)]
     with path.open("w", encoding="utf-8") as handle:
@@ -45,14 +45,12 @@ def write_pairs(path: Path, example_count: int) -> None:
 
 
 def read_once(path: Path) -> dict[str, Any]:
-    """Read and tokenise a file as training does, then take it from the cache; figures of this process."""
+    """Read and tokenise a file as training does, then load it from the cache; returns figures of this process."""
     from pipeline.data.formats import find_sources
     from pipeline.data.store import EncodingRequest, encoded_dataset
-    from pipeline.model.base_models import base_model_folder
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_base_model
 
-    target = get_target(DEFAULT_TARGET)
-    tokenizer = load_tokenizer(base_model_folder(target), target)
+    tokenizer = open_base_model(get_target(DEFAULT_TARGET)).tokenizer
     before_mib = peak_resident_bytes() / MIB
     request = EncodingRequest(find_sources(path), tokenizer, "benchmark", 2048, None)
     started = time.perf_counter()
@@ -72,7 +70,7 @@ def read_once(path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure every size and write the result, or with ``--read`` measure one file and print it."""
+    """Measure every size and write the result; with ``--read``, measure one file and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="folder of large_data.json")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
@@ -86,7 +84,7 @@ def main() -> None:
     points = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "targets").symlink_to(cache_folder() / "targets")  # the tokens stay out of the user's cache
+        (folder / "targets").symlink_to(cache_folder() / "targets")  # keeps the tokenised data out of the user's cache
         for count in EXAMPLE_COUNTS:
             write_pairs(folder / "made_up.jsonl", count)
             points.append(_in_a_process(folder / "made_up.jsonl", cache=folder))

@@ -1,18 +1,24 @@
-"""Clients that ask without a pause, whatever answers them: an engine in this process, or a server by its address."""
+"""Load generators: clients that ask without a pause, and requests that arrive at random times."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.statistics import quantile
 from pipeline.config import Style
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+OPEN_LOOP_THREADS = 512
+"""Requests that an open loop can have in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +26,11 @@ class Answered:
     """One answer as its client saw it.
 
     Attributes:
-        style: The style asked for.
+        style: The requested style.
         tokens: Tokens of the answer.
         latency_s: Seconds until it was complete.
-        first_token_s: Seconds until its first token; None where that is not seen.
-        finished_s: When it was complete, in seconds since the clients began.
+        first_token_s: Seconds until its first token; None where the client cannot see it.
+        finished_s: When it was complete, in seconds since the load began.
     """
 
     style: Style
@@ -35,11 +41,61 @@ class Answered:
 
 
 Ask = Callable[[str, Style, float], tuple[int, float | None] | None]
-"""Asks and waits, at most so many seconds: tokens of the answer, and seconds to the first of them; None if it was given
-up."""
+"""Asks and waits up to a number of seconds; returns the answer's token count and the seconds to its first token, or
+None if it gave up."""
 
 
-def closed_loop(
+def closed_loop(send: Callable[[int], Result], *, clients: int, is_over: Callable[[int], bool]) -> list[Result]:
+    """Let each client send its next request as soon as its last one is answered.
+
+    Args:
+        send: Sends the request with this number and waits; called from ``clients`` threads.
+        clients: Number of concurrent clients.
+        is_over: Whether the request with this number is no longer sent; its client then stops.
+
+    Returns:
+        The results, grouped by client.
+    """
+    numbers, lock = count(), threading.Lock()
+
+    def client() -> list[Result]:
+        results: list[Result] = []
+        while True:
+            with lock:
+                number = next(numbers)
+            if is_over(number):
+                return results
+            results.append(send(number))
+
+    with ThreadPoolExecutor(clients) as pool:
+        futures = [pool.submit(client) for _ in range(clients)]
+        return [result for future in futures for result in future.result()]
+
+
+def open_loop(
+    send: Callable[[Request], Result], requests: Sequence[Request], *, per_s: float, duration_s: float
+) -> list[Result]:
+    """Send random requests at random times (a Poisson process), without waiting for earlier ones.
+
+    Args:
+        send: Sends one request and waits.
+        requests: Each request is drawn from these; the seed is fixed.
+        per_s: Mean rate in requests per second.
+        duration_s: Seconds during which requests are sent.
+
+    Returns:
+        The results in the order of sending.
+    """
+    draw, pause, futures = random.Random(0), threading.Event(), list[Future[Result]]()
+    end = time.monotonic() + duration_s
+    with ThreadPoolExecutor(OPEN_LOOP_THREADS) as pool:
+        while time.monotonic() < end:
+            futures.append(pool.submit(send, draw.choice(requests)))
+            pause.wait(draw.expovariate(per_s))
+        return [future.result() for future in futures]
+
+
+def measure_load(
     ask: Ask,
     questions: Sequence[str],
     *,
@@ -48,39 +104,29 @@ def closed_loop(
     measured_s: float,
     clock_s: Callable[[], float] = time.perf_counter,
 ) -> list[Answered]:
-    """Let each client ask its next question when the last is answered; styles take turns.
+    """Run a closed loop over the questions for a fixed time; styles alternate.
 
     Args:
         ask: Asks and waits; called from ``clients`` threads.
-        questions: Asked in turn, again from the first after the last.
-        clients: How many ask at the same time.
+        questions: Asked in turn, starting over after the last.
+        clients: Number of concurrent clients.
         warmup_s: Seconds whose answers do not count.
         measured_s: Seconds whose answers count.
-        clock_s: Tells the time in seconds.
+        clock_s: The time in seconds.
 
     Returns:
-        The answers that became complete in the measured seconds, in their order.
+        The answers that were completed in the measured seconds, in order of completion.
     """
-    turns, lock = count(), threading.Lock()
-    began_s = clock_s()
-    end_s = warmup_s + measured_s
+    began_s, end_s = clock_s(), warmup_s + measured_s
 
-    def client() -> list[Answered]:
-        mine = []
-        while (asked_s := clock_s()) - began_s < end_s:
-            with lock:
-                turn = next(turns)
-            style = list(Style)[turn % 2]
-            answer = ask(questions[turn // 2 % len(questions)], style, end_s - (asked_s - began_s))
-            now_s = clock_s()
-            if answer is not None:
-                tokens, first_token_s = answer
-                mine.append(Answered(style, tokens, now_s - asked_s, first_token_s, now_s - began_s))
-        return mine
+    def send(number: int) -> Answered | None:
+        style, asked_s = list(Style)[number % 2], clock_s()
+        answer = ask(questions[number // 2 % len(questions)], style, end_s - (asked_s - began_s))
+        now_s = clock_s()
+        return answer and Answered(style, answer[0], now_s - asked_s, answer[1], now_s - began_s)
 
-    with ThreadPoolExecutor(clients) as pool:
-        everything = [answer for future in [pool.submit(client) for _ in range(clients)] for answer in future.result()]
-    counted = [answer for answer in everything if warmup_s <= answer.finished_s <= end_s]
+    results = closed_loop(send, clients=clients, is_over=lambda number: clock_s() - began_s >= end_s)
+    counted = [answer for answer in results if answer and warmup_s <= answer.finished_s <= end_s]
     return sorted(counted, key=lambda answer: answer.finished_s)
 
 

@@ -1,4 +1,4 @@
-"""Servers as a client finds them, each a process of its own: ours, transformers' and llama.cpp's."""
+"""Servers to compare, each in its own process: ours, transformers' and llama.cpp's."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ TRANSFORMERS, LLAMA_CPP = "transformers serve", "llama-cpp-python"
 HOST = "127.0.0.1"
 START_LIMIT_S, STOP_LIMIT_S, POLL_S = 180.0, 5.0, 0.1
 OUR_TIMEOUT_S = 3600
-"""So long that nothing is refused for being late: a queue shows as latency, as it does with the others."""
+"""Long enough that no request times out: queueing shows as latency, as with the other servers."""
 CACHE = ("--cb-block-size", "64", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "256")
-"""What our engine reserves; unasked, transformers' server takes more than half of the machine's memory."""
+"""The cache size of our engine; by default transformers' server takes more than half of the machine's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Server:
     """One way to serve the embedded model.
 
     Attributes:
-        name: What the table calls it; it is there once.
-        versions: Its packages, the one that serves first.
-        weights: What it answers from.
-        remark: What to know when its figures are read.
-        open: Starts it, with its log in a file; gives its address and stops it in the end.
-        body: What to post for a question in a style.
+        name: Its unique name in the table.
+        versions: Its packages and their versions, the server's first.
+        weights: The weights that it serves.
+        remark: Caveats for reading its figures.
+        open: Context manager that starts it with its log in a file, yields its address and stops it.
+        body: Returns the request body for a question in a style.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Server:
 
 
 def ours(run: Path, target: str, in_flight: int) -> Server:
-    """``verbosity serve`` of a run, with the engine that it chooses itself."""
+    """``verbosity serve`` of a run, with its default engine."""
     arguments = ["--run", str(run), "--timeout-s", str(OUR_TIMEOUT_S), "--max-in-flight", str(in_flight)]
     return Server(
         name="verbosity serve",
@@ -77,10 +77,10 @@ def transformers_serve(python: Path, exported: Path, dtype: str, *, samples: boo
     """``transformers serve`` with continuous batching, of an exported run.
 
     Args:
-        python: Interpreter that has it.
+        python: Interpreter with transformers' server installed.
         exported: The model folder.
-        dtype: What it computes in.
-        samples: Whether it is told to sample, in a field that OpenAI's clients do not know.
+        dtype: Compute dtype.
+        samples: Whether requests enable sampling, by a field outside OpenAI's API.
 
     Returns:
         The server.
@@ -110,10 +110,10 @@ def transformers_serve(python: Path, exported: Path, dtype: str, *, samples: boo
 
 
 def llama_cpp(python: Path) -> Server:
-    """llama-cpp-python's server, of the embedded model's own file."""
+    """llama-cpp-python's server of the embedded model's GGUF file."""
     weights = gguf_file()
     command = [str(python), "-m", "llama_cpp.server", "--model", str(weights), "--chat_format", "chatml"]
-    # Logits of the prompt are of use to nobody here, and the server computes them unless told otherwise.
+    # By default the server also computes the logits of the prompt, which nothing uses here.
     command += ["--n_threads", str(os.cpu_count()), "--logits_all", "false"]
     return Server(
         name=LLAMA_CPP,
@@ -126,23 +126,23 @@ def llama_cpp(python: Path) -> Server:
     )
 
 
-def export(run: Path, output: Path, dtype: str) -> Path:
-    """Write a run's model as an ordinary model folder, in a process whose memory ends with it."""
+def export_model(run: Path, output: Path, dtype: str) -> Path:
+    """Export a run's model in its own process, so that the memory is freed."""
     command = [*VERBOSITY, "export", "--run", str(run), "--output", str(output), "--dtype", dtype]
     subprocess.run(command, check=True)
     return output
 
 
 def asking(server: Server, url: str, first: dict[str, str]) -> Ask:
-    """A server as something to ask for answers that come whole.
+    """A function that asks a server for unstreamed answers.
 
     Args:
-        server: Which it is.
+        server: The server.
         url: Its address.
-        first: Where the text of the first answer in each style is left.
+        first: Receives the text of the first answer in each style.
 
     Returns:
-        Asks once; a status other than 200 is an error.
+        The function; it raises ``RuntimeError`` for a status other than 200.
     """
 
     def ask(question: str, style: Style, patience_s: float) -> tuple[int, None] | None:
@@ -162,19 +162,19 @@ def asking(server: Server, url: str, first: dict[str, str]) -> Ask:
 
 @contextmanager
 def running(command: Sequence[str], log: Path, *, ready: str, limit_s: float = START_LIMIT_S) -> Iterator[str]:
-    """A server's process with a free port, from when a page of it is there.
+    """Run a server's process on a free port until the end of the block.
 
     Args:
-        command: Starts it, but for ``--host`` and ``--port``.
-        log: Where its output goes.
-        ready: Page that answers 200 once the server does its work.
-        limit_s: Seconds that it may take to start.
+        command: Command line without ``--host`` and ``--port``.
+        log: File for its output.
+        ready: Path that returns 200 once the server is ready.
+        limit_s: Maximum time to start in seconds.
 
     Yields:
-        Its address.
+        Its address, once it is ready.
 
     Raises:
-        RuntimeError: It ended at once, or was not ready in time; the message holds the end of its output.
+        RuntimeError: It exited or was not ready in time; the message has the end of its output.
     """
     port = free_port()
     with log.open("wb") as output:
@@ -209,7 +209,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], page: str, log: Path, li
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -221,7 +221,7 @@ def _messages(content: str) -> list[dict[str, str]]:
 
 
 def _as_openai(model: str, content: str, style: Style) -> dict[str, Any]:
-    """A style's limits as OpenAI's clients can give them."""
+    """A request body with a style's limits, as far as OpenAI's API can express them."""
     limits = GENERATION_PRESETS[style]
     given = {"max_tokens": limits.max_new_tokens, "temperature": limits.temperature, "top_p": limits.top_p}
     return {"model": model, "messages": _messages(content), **given}

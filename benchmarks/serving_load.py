@@ -1,7 +1,7 @@
-"""How many answers an engine gives, how fast and to how many at once, against the documented one after the other.
+"""``make serving-load``: throughput and latency of the engines under load, relative to serial generation.
 
-``make serving-load`` writes ``serving.json``, ``serving.md`` and ``serving.svg``. Every cell is measured in each round,
-in this process and serial beside continuous: their ratio does not depend on what the machine does meanwhile.
+Writes ``serving.json``, ``serving.md`` and ``serving.svg``. Every cell is measured in each round, in this process and
+serial next to continuous, so that their ratio depends little on other load.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.load import Ask, closed_loop, summarise_answers
+from benchmarks.load import Ask, measure_load, summarise_answers
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from harness.statistics import median
@@ -33,7 +33,7 @@ apply_environment()  # before torch is imported
 ENGINES = ("serial", "continuous")
 BASE = "serial"
 PATIENCE_S = 3600.0
-"""No answer is given up for being late, only at the end of the measured time: a queue shows as latency."""
+"""Long enough that no answer times out before the end of the measurement: queueing shows as latency."""
 Reading = Callable[[Mapping[str, Any]], float | None]
 READINGS: dict[str, Reading] = {
     "answers_per_minute": lambda cell: cell["answers_per_minute"],
@@ -45,7 +45,7 @@ READINGS: dict[str, Reading] = {
 
 
 def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float, measured_s: float) -> dict[str, Any]:
-    """Every engine at every number of clients, in each round."""
+    """Measure every engine with every number of clients, in each round."""
     from pipeline.model.loading import load_trained
 
     trained = load_trained(run)
@@ -53,10 +53,10 @@ def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float
     cells = []
     for number, at_once, name in tqdm([(r, c, e) for r in range(rounds) for c in clients for e in ENGINES]):
         ask, close = open_ask(name, trained, at_once)
-        answers = closed_loop(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
+        answers = measure_load(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
         close()
         cells.append({"round": number, "engine": name, "clients": at_once, **summarise_answers(answers, measured_s)})
-        tqdm.write(json.dumps(cells[-1]))  # what is measured is not lost with what is not
+        tqdm.write(json.dumps(cells[-1]))  # keeps finished cells if a later one fails
     return {
         "provenance": collect(Path(__file__).resolve().parents[1]),
         "target": trained.target.name,
@@ -67,7 +67,7 @@ def measure(run: RunFolder, clients: Sequence[int], rounds: int, warmup_s: float
 
 
 def open_ask(name: str, trained: Any, clients: int) -> tuple[Ask, Any]:
-    """An engine as something to ask, and how to close it."""
+    """Start an engine; returns a function that asks it and one that closes it."""
     from pipeline.engines.interface import AnswerCancelledError, AnswerRequest
     from pipeline.engines.selection import open_local
 
@@ -95,13 +95,13 @@ def summarise(
     base: str = BASE,
     readings: Mapping[str, Reading] = READINGS,
 ) -> list[dict[str, Any]]:
-    """One row for each engine and number of clients: medians over the rounds, ratios to one of them in the same round.
+    """One row for each engine and number of clients: medians over the rounds, and ratios within each round.
 
     Args:
-        cells: What was measured.
-        key: What in a cell tells the engines, or whatever was compared, apart.
-        base: The one that the ratios are to.
-        readings: The figures of a cell.
+        cells: The measured cells.
+        key: The cell's field that identifies what is compared.
+        base: The value of that field to which ratios are formed.
+        readings: The figures of a cell, by name.
 
     Returns:
         The rows.
@@ -130,7 +130,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The rows as a table; in brackets the ratio to serial with as many clients."""
+    """The rows as a table, with ratios to serial with the same number of clients in brackets."""
     headers = ("engine", "clients", "answers/min", "tokens/s", "terse p95", "verbose p95", "first token p50")
     cells = [
         (
@@ -147,7 +147,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def with_ratio(row: Mapping[str, Any], name: str, unit: str, *, is_base: bool) -> str:
-    """A figure of a row, and in brackets its ratio; the base has none."""
+    """Format a figure of a row, with its ratio in brackets except for the base."""
     value, ratio = row[name], row[f"{name}_ratio"]
     if value is None:
         return "none"
@@ -156,7 +156,7 @@ def with_ratio(row: Mapping[str, Any], name: str, unit: str, *, is_base: bool) -
 
 
 def draw(document: Mapping[str, Any]) -> str:
-    """Answers each minute and the slow end of terse latency against the number of clients, as SVG."""
+    """Plot answers per minute and terse p95 latency over the number of clients, as SVG."""
     return to_svg(partial(_draw, document["rows"]), title="Answers under load", salt="serving", size=(8.5, 3.6))
 
 

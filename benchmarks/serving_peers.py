@@ -1,7 +1,7 @@
-"""How many answers our server gives, and how fast, beside transformers' and llama.cpp's on the same machine.
+"""``make serving-peers``: throughput and latency of our server, transformers' and llama.cpp's on the same machine.
 
-``make serving-peers`` writes ``peers.json`` and ``peers.md``. Each cell has a server started for it alone: what one
-still computes for clients that have gone takes nothing from the next.
+Writes ``peers.json`` and ``peers.md``. The server is restarted for each cell, so that work left over from disconnected
+clients does not affect the next one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.load import closed_loop, summarise_answers
-from benchmarks.peers import LLAMA_CPP, TRANSFORMERS, Server, asking, export, llama_cpp, ours, transformers_serve
+from benchmarks.load import measure_load, summarise_answers
+from benchmarks.peers import LLAMA_CPP, TRANSFORMERS, Server, asking, export_model, llama_cpp, ours, transformers_serve
 from benchmarks.serving_load import READINGS, Reading, summarise, with_ratio
 from harness.files import write_text_atomically
 from harness.provenance import collect
@@ -31,7 +31,7 @@ from pipeline.run_folder import RunFolder
 apply_environment()  # before torch is imported
 
 PEERS = {TRANSFORMERS: "--transformers-python", LLAMA_CPP: "--llama-python"}
-"""The option that names the interpreter of each."""
+"""The option with the interpreter of each peer."""
 
 
 def _tokens_mean(style: Style, cell: Mapping[str, Any]) -> float | None:
@@ -46,12 +46,12 @@ LENGTHS: dict[str, Reading] = {f"{style.value}_tokens_mean": partial(_tokens_mea
 def measure(
     servers: Sequence[Server], clients: Sequence[int], rounds: int, warmup_s: float, measured_s: float, work: Path
 ) -> list[dict[str, Any]]:
-    """Every server with every number of clients, in each round.
+    """Measure every server with every number of clients, in each round.
 
     Args:
-        servers: Who is asked.
-        clients: How many ask at once.
-        rounds: How often each cell is measured.
+        servers: The servers.
+        clients: Numbers of concurrent clients.
+        rounds: Number of measurements of each cell.
         warmup_s: Seconds of each cell whose answers do not count.
         measured_s: Seconds of each cell whose answers count.
         work: Folder for the servers' logs.
@@ -65,15 +65,15 @@ def measure(
         first: dict[str, str] = {}
         with server.open(work / "server.log") as url:
             ask = asking(server, url, first)
-            answers = closed_loop(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
+            answers = measure_load(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
         summary = summarise_answers(answers, measured_s)
         cells.append({"round": number, "server": server.name, "clients": at_once, **summary, "first_answers": first})
-        tqdm.write(json.dumps(cells[-1]))  # what is measured is not lost with what is not
+        tqdm.write(json.dumps(cells[-1]))  # keeps finished cells if a later one fails
     return cells
 
 
 def to_document(servers: Sequence[Server], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was measured of whom: ratios are to the first server with as many clients in the same round."""
+    """The results; ratios are to the first server with the same number of clients in the same round."""
     described = {
         server.name: {"versions": server.versions, "weights": server.weights, "remark": server.remark}
         for server in servers
@@ -88,7 +88,7 @@ def to_document(servers: Sequence[Server], cells: Sequence[Mapping[str, Any]]) -
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The rows as a table, in brackets the ratio to our server; below it what to know of each, and who is missing."""
+    """The rows as a table with ratios to our server in brackets, then each server's remark and the missing ones."""
     headers = ("server", "version", "weights", "clients", "answers/min", "tokens/s", "terse p95", "verbose p95")
     rows = [_row(document, row) for row in document["rows"]]
     table = tabulate(
@@ -116,7 +116,7 @@ def _servers(given: argparse.Namespace, work: Path) -> list[Server]:
     servers = [ours(given.run, target, max(16, *given.clients))]
     if given.transformers_python is not None:
         dtype = cpu_compute_dtype()  # as our server computes here
-        exported = export(given.run, work / "exported", dtype)
+        exported = export_model(given.run, work / "exported", dtype)
         for samples in (False, True) if given.transformers_sampling else (False,):
             servers.append(transformers_serve(given.transformers_python, exported, dtype, samples=samples))
     if given.llama_python is not None:
@@ -125,7 +125,7 @@ def _servers(given: argparse.Namespace, work: Path) -> list[Server]:
 
 
 def _command(given: argparse.Namespace) -> str:
-    """What was asked for, without this machine's paths."""
+    """The command line, without this machine's paths."""
     named = {"--transformers-python": given.transformers_python, "--llama-python": given.llama_python}
     peers = "".join(f" {option} PYTHON" for option, python in named.items() if python is not None)
     peers += " --transformers-sampling" if given.transformers_sampling else ""
@@ -139,9 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a completed run of the embedded target")
     parser.add_argument("--output", type=Path, required=True, help="folder for peers.json and peers.md")
-    parser.add_argument("--transformers-python", type=Path, help="interpreter that has transformers[serving]")
-    parser.add_argument("--transformers-sampling", action="store_true", help="measure it once more, told to sample")
-    parser.add_argument("--llama-python", type=Path, help="interpreter that has llama-cpp-python[server]")
+    parser.add_argument("--transformers-python", type=Path, help="interpreter with transformers[serving]")
+    parser.add_argument("--transformers-sampling", action="store_true", help="also measure it with sampling enabled")
+    parser.add_argument("--llama-python", type=Path, help="interpreter with llama-cpp-python[server]")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--warmup", type=float, default=30.0, metavar="SECONDS")

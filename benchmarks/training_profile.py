@@ -1,6 +1,6 @@
-"""Where lean training of the embedded target spends its time: ``python -m benchmarks.training_profile DIR``.
+"""``python -m benchmarks.training_profile DIR``: where lean training of the embedded target spends its time.
 
-Writes ``profile.json`` and ``profile.md``: seconds of torch's operators by kind, and the rest, which is Python's.
+Writes ``profile.json`` and ``profile.md``: seconds of torch's operators by kind; the remainder is Python's.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ KINDS = (
     ("softmax and loss", ("aten::_softmax", "aten::exp", "aten::logsumexp", "aten::sub", "aten::scatter")),
     ("other arithmetic", ("aten::",)),
 )
-"""Kinds of operators by the beginnings of their names; the first that fits counts."""
+"""Kinds of operators by prefixes of their names; the first match counts."""
 PYTHON = "Python, autograd's bookkeeping, data"
 
 
 def by_kind(operators: Iterable[tuple[str, float]], wall_s: float) -> dict[str, float]:
-    """Seconds of each kind from operators' names and own seconds; what of the wall's they lack is Python's."""
+    """Seconds by kind, from each operator's name and self time; the rest of the wall time is Python's."""
     seconds = {kind: 0.0 for kind, _ in KINDS}
     for name, own_s in operators:
         for kind, beginnings in KINDS:
@@ -49,33 +49,32 @@ def by_kind(operators: Iterable[tuple[str, float]], wall_s: float) -> dict[str, 
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """The kinds as a table, the longest first."""
+    """The kinds as a table, sorted by time."""
     ordered = sorted(document["seconds"].items(), key=lambda item: -item[1])
     cells = [(kind, f"{own_s:.2f} s", f"{own_s / document['wall_s']:.0%}") for kind, own_s in ordered]
     return tabulate(cells, headers=("kind", "time", "share"), tablefmt="github", disable_numparse=True) + "\n"
 
 
 def measure() -> dict[str, Any]:
-    """Profile the micro-batches of the first examples after one pass over them has warmed everything up."""
+    """Profile the micro-batches of the first examples, after one pass over them as warm-up."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     from pipeline.data.batches import training_batches
     from pipeline.data.store import tokenised
     from pipeline.model.adapter import attach_adapter
-    from pipeline.model.base_models import base_model_folder
+    from pipeline.model.base_models import open_base_model
     from pipeline.model.loading import hardware_preset, load_base
     from pipeline.model.style_embeddings import add_style_rows
-    from pipeline.model.tokenizer import load_tokenizer
     from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
     from pipeline.training.train import _tensors
 
     target = get_target(DEFAULT_TARGET)
     preset = hardware_preset(resolve_preset("lean", target, max_examples=EXAMPLES, epochs=1), "cpu")
-    folder = base_model_folder(target)
-    tokenizer = load_tokenizer(folder, target)
-    data, _ = tokenised(TRAINING_DATA, tokenizer, folder, preset.training)
-    base = load_base(folder, preset.quantization, "cpu")
+    files = open_base_model(target)
+    tokenizer = files.tokenizer
+    data, _ = tokenised(TRAINING_DATA, tokenizer, files.folder, preset.training)
+    base = load_base(files.folder, preset.quantization, "cpu")
     add_style_rows(base, tokenizer)
     model = attach_adapter(base, tokenizer, preset).train()
     use_answer_loss(model)

@@ -1,4 +1,4 @@
-"""The table and the figure of ``make bench``: ``python -m benchmarks.training_report BENCH.json DIR``."""
+"""``python -m benchmarks.training_report BENCH.json DIR``: the table and the figure of ``make bench``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pipeline.plotting import TERSE_COLOUR, to_svg
 DECODER_LINEAR_PARAMETERS = 106_168_320
 """Of SmolLM2-135M: 30 layers of 2 x 576 x 576, 2 x 576 x 192 and 3 x 576 x 1536."""
 FLOP_PER_TOKEN = 4 * DECODER_LINEAR_PARAMETERS
-"""Forward, and backward to the activations; frozen weights take no gradient, and what checkpointing repeats is not
-counted (as in model FLOP utilisation, Chowdhery et al. 2022). Embeddings, head, attention and LoRA are left out."""
+"""Forward, and backward to the activations. Frozen weights have no gradient, and recomputation by checkpointing is not
+counted (as in model FLOP utilisation, Chowdhery et al. 2022). Embeddings, head, attention and LoRA are not counted."""
 
 
 def summarise(benchmarks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each variant and number of examples: the medians of its runs, and ratios to golden's."""
+    """One row for each variant and number of examples: medians of the runs, and ratios to golden."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for entry in benchmarks:
         info = entry["extra_info"]
@@ -79,7 +79,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def draw(document: Mapping[str, Any]) -> str:
-    """Speed and peak memory against golden's, a bar for each variant, as SVG."""
+    """Plot speed and peak memory relative to golden, one bar per variant, as SVG."""
     rows = [row for row in document["rows"] if row["runs"] > 1 or row["variant"] not in PRESET_NAMES]
     return to_svg(partial(_draw, rows), title="Training speed and memory", salt="bench", size=(8.5, 3.6))
 

@@ -1,7 +1,7 @@
-"""One training of the embedded target in a process of its own, so that its peak memory is its own.
+"""Training one variant of the embedded target in its own process, to measure its peak memory.
 
-``python -m benchmarks.training_variants VARIANT EXAMPLES DIR`` trains on the first examples of the shipped data,
-leaves the run in DIR, and writes there how likely it makes the last answers, which it did not see.
+``python -m benchmarks.training_variants VARIANT EXAMPLES DIR`` trains on the first examples of the shipped data and
+leaves the run in DIR; for the presets it also writes the loss on the last answers there.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ VARIANTS: Mapping[str, Preset] = MappingProxyType(
         "lean, ones": _with(_LEAN, micro_batch_size=1, accumulation_steps=4),
     }
 )
-"""The two presets, golden with one lever of lean at a time, and lean with golden's micro-batch."""
+"""The two presets, golden with one change of lean at a time, and lean with golden's micro-batch."""
 PRESET_NAMES = ("golden", "lean")
 HELD_OUT_EXAMPLES = 64
 HELD_OUT_FILE = "held_out.json"
 
 
 def held_out_loss(run: RunFolder) -> float:
-    """Mean negative log-likelihood, in nats per token, of the last examples' answers after their styled prompts."""
+    """Mean negative log-likelihood of the last examples' answers given their styled prompts, in nats per token."""
     from pipeline.generation.scoring import token_nll
     from pipeline.model.loading import load_trained
 
@@ -65,7 +65,7 @@ def held_out_loss(run: RunFolder) -> float:
 
 
 def main() -> None:
-    """Train one variant; of the presets also the held-out loss."""
+    """Train one variant; for the presets, also compute the held-out loss."""
     from pipeline.training.train import TrainingRequest, train
 
     variant, examples, folder = sys.argv[1:]

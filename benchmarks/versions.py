@@ -1,9 +1,8 @@
-"""The same inputs on both dependency sets: the first step's loss and greedy answers of the embedded target.
+"""``make versions``: the same inputs on both dependency sets, compared by first loss and greedy answers.
 
-``make versions`` trains one adapter on the golden pins, records on each set what that set makes of it and of the base
-model, and compares. ``python -m benchmarks.versions record SET WORK`` takes the run in ``WORK/run`` and writes
-``WORK/SET.json``; ``compare WORK DIR`` writes both and ``versions.md`` into ``DIR``, with exit status 1 if the sets
-disagree.
+An adapter of the embedded target is trained on the golden pins; each set then records its first training step and its
+answers with and without that adapter. ``python -m benchmarks.versions record SET WORK`` reads ``WORK/run`` and writes
+``WORK/SET.json``; ``compare WORK DIR`` writes both and ``versions.md`` to ``DIR``; exit status 1 if the sets disagree.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ apply_environment()  # before torch is imported
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("current", "golden")
-PRESETS = ("golden", "lean")
+PRESET_NAMES = ("golden", "lean")
 QUESTION_COUNT = 5
 FIRST_TOKENS = GenerationConfig(max_new_tokens=64)
 LOSS_TOLERANCE = 1e-2
-"""Largest relative difference of the first step's loss, in bfloat16. Set before the first comparison."""
+"""Limit of the relative difference of the first step's loss in bfloat16; set before the first comparison."""
 
 
 def record(run: RunFolder) -> dict[str, Any]:
-    """What the set that runs this makes of the same inputs.
+    """Record this dependency set's results.
 
     Args:
-        run: The run whose adapter answers, trained on whichever set.
+        run: The run with the adapter, trained on either set.
 
     Returns:
-        JSON-ready values: digests of the inputs, the first step of each preset, answers with and without the adapter.
+        JSON values: digests of the inputs, the first step of each preset, answers with and without the adapter.
     """
     import torch
 
     from pipeline.model.loading import load_trained, load_untrained
 
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["VERBOSITY_CACHE"] = scratch  # each set unpacks the base model itself
-        steps = {name: _first_step(name, Path(scratch)) for name in PRESETS}
+        os.environ["VERBOSITY_CACHE"] = scratch  # each set prepares the base model itself
+        steps = {name: _first_step(name, Path(scratch)) for name in PRESET_NAMES}
         base = load_untrained(run)
-        quantized_sha256 = _quantized_digest(base.model)  # before the first answer, which may pack the weights anew
+        quantized_sha256 = _quantized_digest(base.model)  # before the first answer, which may repack the weights
         untrained = _answers(base)
         trained = load_trained(run)
         return {
@@ -76,15 +75,14 @@ def record(run: RunFolder) -> dict[str, Any]:
 
 def _first_step(name: str, scratch: Path) -> dict[str, Any]:
     from pipeline.data.store import tokenised
-    from pipeline.model.base_models import base_model_folder
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_base_model
     from pipeline.training.train import TrainingRequest, train
 
     target, preset = get_target(DEFAULT_TARGET), _one_step(name)
     run = RunFolder(scratch / name)
     made = train(TrainingRequest(target, preset, TRAINING_DATA, run.path, target.device))
-    folder = base_model_folder(target)
-    data, _ = tokenised(TRAINING_DATA, load_tokenizer(folder, target), folder, preset.training)
+    base = open_base_model(target)
+    data, _ = tokenised(TRAINING_DATA, base.tokenizer, base.folder, preset.training)
     (row,) = run.read_metrics()
     return {
         "examples": len(data),
@@ -97,7 +95,7 @@ def _first_step(name: str, scratch: Path) -> dict[str, Any]:
 
 
 def _one_step(name: str) -> Preset:
-    """A preset over as many examples as one optimizer step takes."""
+    """A preset limited to the examples of one optimizer step."""
     target = get_target(DEFAULT_TARGET)
     window = resolve_preset(name, target).training.window_examples
     return resolve_preset(name, target, max_examples=window, epochs=1)
@@ -108,7 +106,7 @@ def _digest(value: object) -> str:
 
 
 def _quantized_digest(model: Any) -> str:
-    """SHA-256 over the 4-bit values and scales of every quantised layer."""
+    """SHA-256 over the 4-bit values and scales of all quantised layers."""
     import bitsandbytes
 
     digest = hashlib.sha256()
@@ -130,9 +128,9 @@ def _answers(model: Any) -> dict[str, Any]:
 
 
 def disagreements(current: Mapping[str, Any], golden: Mapping[str, Any]) -> list[str]:
-    """Where the sets differ by more than the tolerances; empty if nowhere."""
+    """Differences of the sets beyond the tolerances; empty if there are none."""
     found = []
-    for name in PRESETS:
+    for name in PRESET_NAMES:
         before, now = golden["first_step"][name], current["first_step"][name]
         for key in ("examples", "compute_dtype", "base_model_sha256", "token_ids_sha256"):
             if before[key] != now[key]:
@@ -179,7 +177,7 @@ def to_markdown(current: Mapping[str, Any], golden: Mapping[str, Any]) -> str:
 
 
 def _step_rows(current: Mapping[str, Any], golden: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for name in PRESETS:
+    for name in PRESET_NAMES:
         before, now = golden["first_step"][name], current["first_step"][name]
         for key, unit, limit in (("loss", "nats/token", f"{LOSS_TOLERANCE:.0%}"), ("grad_norm", "gradient norm", "")):
             label = f"{name}, {before['examples']} examples, {unit}"
@@ -206,7 +204,7 @@ def _answer_row(name: str, golden: Mapping[str, Any], current: Mapping[str, Any]
 
 
 def _moves(golden: Mapping[str, Any], current: Mapping[str, Any]) -> Sequence[float]:
-    """How far the log-probability of each token moved that both chose, up to where they part (nats)."""
+    """Absolute change of each token's log-probability, up to the first token that differs, in nats."""
     index = token_divergence(golden["token_ids"], current["token_ids"])
     common = len(golden["token_ids"]) if index is None else index
     pairs = zip(golden["top5"][:common], current["top5"][:common], strict=True)

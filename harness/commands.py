@@ -1,4 +1,4 @@
-"""The harness's subcommand of `verbosity`, found through the entry-point group `verbosity.commands`."""
+"""The harness's subcommand of ``verbosity``, found through the entry-point group ``verbosity.commands``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _REFUSED = 2
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One subcommand: what it is for, its arguments, what it does (returning the exit status), and what it needs.
+    """One subcommand: its help, its arguments, its function (which returns the exit status), and the extra it needs.
 
     Attributes:
-        extra: The extra of the project with the packages that it imports.
+        extra: The project's extra with the packages that the command imports.
     """
 
     help: str
@@ -32,7 +32,7 @@ def _configure_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    # scipy and jsonschema are paid for only by the command that needs them.
+    # Imported here, so that only this command pays for scipy and jsonschema.
     from harness.report.changes import changes_markdown
     from harness.report.compare_runs import IncomparableRunsError, compare
     from harness.report.schema import DocumentError, read_document

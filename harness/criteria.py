@@ -1,4 +1,4 @@
-"""What a criterion is: what must be measured, and what counts as success."""
+"""Criteria and their bounds: what must be measured, and what counts as success."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
 
 
 class Need(StrEnum):
-    """What a bound needs of the subject before it says anything."""
+    """What a subject must offer for a bound to apply."""
 
     LEARNED_WEIGHTS = "learned weights"
     MODEL = "the model itself"
 
 
 class BoundState(StrEnum):
-    """How a measured value stands to a bound."""
+    """Whether a measured value meets a bound."""
 
     HOLDS = "holds"
     VIOLATED = "violated"
@@ -41,11 +41,11 @@ class Bound:
 
     Attributes:
         measure: Name of the measure, unit included where it has one.
-        comparison: How the measured value stands to the threshold on success.
+        comparison: How the measured value compares with the threshold on success.
         threshold: A finite number, or a boolean that the measure must equal.
         unit: Unit for display; empty for shares, ratios and booleans.
-        confidence: Where given, the measure is a `Proportion` and the true share behind it must meet the threshold
-            with this confidence; a sample too small to tell leaves the bound undecided.
+        confidence: Where given, the measure is a ``Proportion`` and the true share behind it must meet the threshold
+            with this confidence; a sample that is too small leaves the bound undecided.
         needs: What a subject must offer for the bound to apply to it.
     """
 
@@ -75,7 +75,7 @@ class Bound:
             raise ValueError(f"{self.measure}: with a confidence the bound is <= or >= a share between 0 and 1")
 
     def state(self, value: object) -> BoundState:
-        """Return how `value` stands to the bound; NaN, infinities, None and other types violate it."""
+        """Return whether ``value`` meets the bound; NaN, infinities, None and other types violate it."""
         if self.confidence is not None:
             return self._share_state(value)
         if isinstance(self.threshold, bool):
@@ -95,7 +95,7 @@ class Bound:
         return BoundState.HOLDS if good else BoundState.VIOLATED if bad else BoundState.UNDECIDED
 
     def complaint(self, value: object) -> str:
-        """Return why `value` does not meet the bound, and for an undecided one how many more samples it needs."""
+        """Return why ``value`` does not meet the bound, and for an undecided one how many more samples it needs."""
         if self.state(value) is not BoundState.UNDECIDED or not isinstance(value, Proportion):
             return f"{self.describe()} does not hold: measured {_show(value)}"
         missing = further_trials(value, lambda grown: self.state(grown) is not BoundState.UNDECIDED)
@@ -103,7 +103,7 @@ class Bound:
         return f"{self.describe()} is undecided by {_show(value)}, further samples needed at this share: {needed}"
 
     def margin(self, value: object) -> float | None:
-        """Return the distance of `value` to the threshold, positive on the good side.
+        """Return the distance of ``value`` to the threshold, positive on the good side.
 
         It is relative to the threshold's size (absolute where that is 0); None where there is no finite distance.
         """
@@ -116,12 +116,12 @@ class Bound:
         return signed + 0.0 if math.isfinite(signed) else None
 
     def describe(self) -> str:
-        """Return the bound as text, for example `terse_median_tokens < 50 tokens`."""
+        """Return the bound as text, for example ``terse_median_tokens < 50 tokens``."""
         return f"{self.measure} {self.limit}"
 
     @property
     def limit(self) -> str:
-        """The bound without its measure, for example `< 50 tokens`."""
+        """The bound without its measure, for example ``< 50 tokens``."""
         threshold = str(self.threshold) if isinstance(self.threshold, bool) else f"{self.threshold:g}"
         sure = f" at {100 * self.confidence:g}% confidence" if self.confidence is not None else ""
         return f"{self.comparison} {threshold} {self.unit}".rstrip() + sure
@@ -145,14 +145,14 @@ class Criterion:
     """One success criterion.
 
     Attributes:
-        id: `group.name`, as used by the `criterion` mark.
+        id: ``group.name``, as used by the ``criterion`` mark.
         sentence: What is promised, as documented.
         bounds: All must hold.
         source: Where the sentence and the statistics come from.
         needs: What a subject must offer for any of it to apply.
 
     Raises:
-        ValueError: The id is no `group.name`, or there is no bound, or two bounds share a measure.
+        ValueError: The id is no ``group.name``, or there is no bound, or two bounds share a measure.
     """
 
     id: str

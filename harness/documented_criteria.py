@@ -1,4 +1,4 @@
-"""The documented success criteria as data, with the project's statistics behind each sentence."""
+"""The documented success criteria as data, with the statistics that the project chose for each sentence."""
 
 from __future__ import annotations
 

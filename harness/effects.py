@@ -17,25 +17,26 @@ _ROUNDING = 1e-12
 def mean_difference_interval(
     a: Sequence[float], b: Sequence[float], confidence: float = 0.95, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Return the two-sided bootstrap interval of the mean of `a - b` over pairs.
+    """Return the two-sided bootstrap interval of the mean of ``a - b`` over pairs.
 
-    Pairs are resampled whole, by drawing from their differences. The limits are bias-corrected and accelerated (BCa).
+    Whole pairs are resampled, by drawing from their differences. The limits are bias-corrected and accelerated (BCa).
 
     Args:
         a: One value per pair, shape (pairs,).
         b: The other value of each pair, in the same order and unit.
         confidence: Coverage, between 0 and 1; below about 20 pairs the true coverage is lower.
         seed: Seed of the resampling; equal arguments give equal intervals.
-        resamples: Bootstrap samples, at least 100: with too few all may lie on one side of the mean, where BCa ends.
+        resamples: Bootstrap samples, at least 100: with too few, all may lie on one side of the mean, where BCa is
+            undefined.
 
     Returns:
         Lower and upper limit in the unit of the values; both are the common difference where all pairs have the same.
 
     Raises:
-        ValueError: The lengths differ, there are fewer than two pairs, a value is not finite, or `confidence` or
-            `resamples` is out of its range.
+        ValueError: The lengths differ, there are fewer than two pairs, a value is not finite, or ``confidence`` or
+            ``resamples`` is out of its range.
 
-    Source: Efron 1987, "Better Bootstrap Confidence Intervals", J. Am. Stat. Assoc. 82; `scipy.stats.bootstrap`.
+    Source: Efron 1987, "Better Bootstrap Confidence Intervals", J. Am. Stat. Assoc. 82; ``scipy.stats.bootstrap``.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1, got {confidence}")
@@ -58,7 +59,7 @@ def mean_difference_interval(
 
 
 def probability_of_superiority(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the share of pairs in which `a` exceeds `b`, ties counted half.
+    """Return the share of pairs in which ``a`` exceeds ``b``, ties counted half.
 
     Args:
         a: One value per pair, shape (pairs,).

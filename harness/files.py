@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _READABLE_BY_ALL = 0o644
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
-    """Write `text` to a temporary file beside `path` and rename it into place.
+    """Write ``text`` to a temporary file beside ``path`` and rename it into place.
 
     Args:
         path: The file to create or replace; missing parent folders are made.
-        text: The whole content, written as UTF-8.
+        text: The complete content, written as UTF-8.
 
     Returns:
-        `path`.
+        ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

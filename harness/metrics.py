@@ -13,7 +13,7 @@ from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 _FEWEST_LOSSES = 5
 _CONTENT_WORD = re.compile(r"[^\W\d_]{4,}")
 _STEM_LETTERS = 5
-# What questions ask with; the words of a subject are those that remain.
+# Words that only ask; what remains of a question names its subject.
 _ASKING_WORDS = """
     about account advice after also answer because become before being best better between both brief briefly cause
     change choose compare concise consider could define depend describe detail detailed differ difference different
@@ -43,7 +43,7 @@ def sequence_repetition(token_ids: Sequence[int], n: int = 4) -> float:
         A share between 0 and 1; 0 for an answer shorter than one n-gram.
 
     Raises:
-        ValueError: `n` is below 1.
+        ValueError: ``n`` is below 1.
 
     Source: Welleck et al. 2020, "Neural Text Generation with Unlikelihood Training", section 6.
     """
@@ -70,7 +70,7 @@ def distinct_n(token_ids: Sequence[int], n: int) -> float:
         A share between 0 and 1, at most (tokens - n + 1) / tokens; 0 for an answer shorter than one n-gram.
 
     Raises:
-        ValueError: `n` is below 1.
+        ValueError: ``n`` is below 1.
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", section 5.
     """
@@ -81,7 +81,7 @@ def distinct_n(token_ids: Sequence[int], n: int) -> float:
 def longest_repeated_span(token_ids: Sequence[int]) -> int:
     """Return the length in tokens of the longest span that occurs again further on.
 
-    The two occurrences start at different tokens and may overlap, so a loop counts nearly whole: seven times the same
+    The two occurrences start at different tokens and may overlap, so nearly all of a loop counts: seven times the same
     token has a repeated span of six.
 
     Args:
@@ -90,7 +90,7 @@ def longest_repeated_span(token_ids: Sequence[int]) -> int:
     Returns:
         Tokens of the span; 0 where no token occurs twice, and for an empty answer.
     """
-    # A part of a repeated span is itself repeated, so the lengths can be halved.
+    # Any part of a repeated span is itself repeated, so a binary search over lengths works.
     repeated, unrepeated = 0, max(len(token_ids), 1)
     while unrepeated - repeated > 1:
         length = (repeated + unrepeated) // 2
@@ -105,11 +105,11 @@ def longest_repeated_span(token_ids: Sequence[int]) -> int:
 def misplaced_answers(questions: Sequence[str], answers: Sequence[str]) -> int:
     """Count answers that went to the wrong one of several concurrent requests, as far as their words show it.
 
-    The subject of a question is its words of at least four letters without those that only ask, compared by their first
-    five letters. An answer is misplaced when it names no word of its own question's subject, and more than half of the
-    words that another question's subject has and its own has not. It is not when it names neither or both, so the count
-    is a lower bound. With 8 of the shipped training examples drawn at random it counts a quarter (terse) to a third
-    (verbose) of exchanged answers, and about 1 in 1000 of rightly placed ones.
+    The subject of a question is its words of at least four letters without those that only ask ("explain", "what"),
+    compared by their first five letters. An answer is misplaced when it names no word of its own question's subject,
+    and more than half of the words that another question's subject has and its own has not. It is not when it names
+    neither or both, so the count is a lower bound. With 8 of the shipped training examples drawn at random it counts a
+    quarter (terse) to a third (verbose) of swapped answers, and about 1 in 1000 of correctly placed ones.
 
     Args:
         questions: What was asked, in English, shape (requests,).
@@ -132,7 +132,7 @@ def _is_misplaced(named: set[str], own: set[str], subjects: Sequence[set[str]]) 
 
 
 def _stems(text: str) -> set[str]:
-    # A plural's s would make another stem of a word of four letters.
+    # The s of a plural would change the stem of a word of four letters.
     words = (re.sub(r"(?<!s)s$", "", word) for word in _CONTENT_WORD.findall(text.lower()))
     return {word[:_STEM_LETTERS] for word in words}
 
@@ -141,9 +141,9 @@ _ASKING_STEMS = _stems(_ASKING_WORDS)
 
 
 def ends_as_a_sentence(text: str) -> bool:
-    """Say whether a text ends as a whole one does: with `.`, `!`, `?` or an ellipsis, or by closing a code block.
+    """Return whether a text ends as a complete one does: with ``.``, ``!``, ``?``, an ellipsis or a closed code block.
 
-    Closing quotes, brackets and emphasis marks after the punctuation do not matter; an empty text does not end so.
+    Closing quotes, brackets and emphasis marks after the punctuation do not matter; for an empty text it is False.
     """
     if text.rstrip().rpartition("\n")[2].strip() == "```":
         return len(_CODE_FENCE.findall(text)) % 2 == 0
@@ -180,7 +180,7 @@ def loss_trend(losses: Sequence[float]) -> LossTrend:
     Raises:
         ValueError: Fewer than five losses, so that a fifth would be empty.
 
-    Source: Kendall 1938, "A New Measure of Rank Correlation"; `scipy.stats.kendalltau`.
+    Source: Kendall 1938, "A New Measure of Rank Correlation"; ``scipy.stats.kendalltau``.
     """
     if len(losses) < _FEWEST_LOSSES:
         raise ValueError(f"a loss trend needs at least {_FEWEST_LOSSES} losses, got {len(losses)}")

@@ -1,6 +1,6 @@
-"""The pytest plugin: thin hooks over one `AcceptanceSession`.
+"""The pytest plugin: thin hooks over one ``AcceptanceSession``.
 
-Installing the project loads it, as any pytest plugin; a suite without a criterion does not notice.
+Installing the project loads it, like any pytest plugin; it changes nothing for a suite without criteria.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from harness import provenance
 from harness.criteria import Criterion
 from harness.documented_criteria import DOCUMENTED
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.session import AcceptanceSession
 from harness.snapshots.plugin import RECORDING_ORIGIN, RESULTS_FOLDER, SNAPSHOT_STATES, results_folder
 from harness.trial import Trial
@@ -55,7 +55,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks and start the session object."""
     config.addinivalue_line(
-        "markers", "criterion(which): the test decides this criterion, a documented id or a Criterion of one's own"
+        "markers", "criterion(which): the test decides this criterion, a documented id or your own Criterion"
     )
     config.addinivalue_line(
         "markers", "subject(name, learned, thresholds, access): what is judged, and its own thresholds"
@@ -140,7 +140,7 @@ def _collected_whole_folder(config: pytest.Config, files: list[Path]) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which criterion tests survived deselection."""
+    """Mark the criterion tests that survived deselection."""
     for item in session.items:
         if _TRIAL in item.stash and not session.config.getoption("collectonly"):
             item.stash[_TRIAL].selected = True
@@ -148,7 +148,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip before any fixture is built what random weights cannot show."""
+    """Before any fixture is built, skip what random weights cannot show."""
     trial = item.stash.get(_TRIAL, None)
     if trial is not None and trial.not_applicable_reason:
         pytest.skip(trial.not_applicable_reason)
@@ -170,7 +170,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Take note of each phase, and let no phase look better than its conclusion."""
+    """Record the result of each phase, and let no phase look better than its conclusion."""
     report = yield
     trial = item.stash.get(_TRIAL, None)
     if trial is None:
@@ -200,14 +200,14 @@ def _detail(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Take over what a worker of pytest-xdist found; a worker that crashed leaves its tests not run."""
+    """Merge the results of a pytest-xdist worker; the tests of a crashed worker stay NOT_RUN."""
     acceptance, output = node.config.stash[_SESSION], getattr(node, "workeroutput", None)
     if output is None:
         acceptance.lost_worker = True
     elif _WORKER_USAGE_ERROR in output:
         raise pytest.UsageError(output[_WORKER_USAGE_ERROR])
     elif _WORKER_OUTPUT in output:
-        # Taken out, because an interrupted worker is told of twice.
+        # Removed, because an interrupted worker is reported twice.
         acceptance.merge(output.pop(_WORKER_OUTPUT))
 
 
@@ -217,7 +217,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     acceptance = config.stash[_SESSION]
     states = config.stash.get(SNAPSHOT_STATES, [])
-    # Of workers' snapshots this process has learned only through the merge, and its summary shows what the stash holds.
+    # The merge alone brings the workers' snapshots here, and the summary shows what the stash holds.
     states += acceptance.snapshots
     acceptance.snapshots = states
     if hasattr(config, "workeroutput"):
@@ -248,7 +248,7 @@ def _origin(config: pytest.Config) -> dict[str, object]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the tables, the verdict and where the report lies."""
+    """Show the tables, the verdict and the path of the report."""
     acceptance = config.stash[_SESSION]
     if acceptance.document is None:
         return
@@ -264,17 +264,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Measured:
-    """What this test measured; a criterion is judged on it after the test's body."""
-    fresh = Measured()
+def measured(request: pytest.FixtureRequest) -> Recorder:
+    """Records what this test measures; the criterion is judged on it after the test's body."""
+    fresh = Recorder()
     trial = request.node.stash.get(_TRIAL, None)
     if trial is not None:
-        # A re-run starts with nothing measured, but keeps what the first run concluded.
+        # A re-run starts with nothing recorded, but keeps the conclusion of the first run.
         trial.measured, trial.judged = fresh, None
     return fresh
 
 
 @pytest.fixture(scope="session")
 def identify(request: pytest.FixtureRequest) -> Callable[[str, Mapping[str, object]], None]:
-    """Says what artefact a subject is: `identify(subject_name, identity)` binds the verdict to it."""
+    """Names the artefact behind a subject: ``identify(subject_name, identity)`` binds the verdict to it."""
     return request.config.stash[_SESSION].identify

@@ -25,7 +25,7 @@ _NAMED_FILES = 10
 
 
 class DirtyTreeError(RuntimeError):
-    """The working tree holds changes that no commit names."""
+    """The working tree has uncommitted changes."""
 
 
 def collect(root: Path) -> dict[str, object]:
@@ -35,10 +35,10 @@ def collect(root: Path) -> dict[str, object]:
         root: A folder of the working tree.
 
     Returns:
-        JSON-ready values; `git_commit` and `git_dirty` are None outside git, a missing package's version
+        JSON-ready values; ``git_commit`` and ``git_dirty`` are None outside git, a missing package's version
         is None. Memory is in GiB. No host name, user name or path is included.
     """
-    import psutil  # here, because every suite loads this module
+    import psutil  # here, because every suite imports this module
 
     changed = changed_files(root)
     return {
@@ -62,10 +62,10 @@ def changed_files(root: Path) -> list[str] | None:
 
 
 def require_clean(root: Path) -> None:
-    """Refuse a working tree whose state no commit names.
+    """Refuse a working tree with uncommitted changes.
 
     Raises:
-        DirtyTreeError: Files are changed or untracked, there is no commit, or `root` is outside git.
+        DirtyTreeError: Files are changed or untracked, there is no commit, or ``root`` is outside git.
     """
     changed = changed_files(root)
     if changed is None or _git(root, "rev-parse", "--verify", "--quiet", "HEAD") is None:
@@ -77,7 +77,7 @@ def require_clean(root: Path) -> None:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    # Without the option `git status` writes the index, which a read must not do.
+    # Without the option ``git status`` writes the index, which a read must not do.
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     try:
         finished = subprocess.run(command, capture_output=True, text=True, check=True)

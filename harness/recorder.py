@@ -1,4 +1,4 @@
-"""What one test measured: named values, samples for figures, tables for the report."""
+"""Records what one test measures: named values, samples for figures, tables for the report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.statistics import Proportion
 ATTACHMENT_KINDS = ("series", "distribution", "latency")
 
 
-class Measured:
-    """The `measured` fixture's value; a criterion is judged on it after the test's body."""
+class Recorder:
+    """Value of the ``measured`` fixture; the criterion is judged on it after the test's body."""
 
     def __init__(self) -> None:
-        """Start with nothing measured."""
+        """Start with nothing recorded."""
         self.measurements: dict[str, object] = {}
         self.attachments: list[dict[str, object]] = []
         self.tables: list[dict[str, object]] = []
@@ -43,7 +43,7 @@ class Measured:
 
         Args:
             name: Name of the figure.
-            kind: `series` (against the step), `distribution` (histogram) or `latency` (box and points).
+            kind: ``series`` (against the step), ``distribution`` (histogram) or ``latency`` (box and points).
             values: The sample, shape (n,), n >= 1.
             unit: Unit of the values. Bounds of the same unit are drawn as threshold lines.
             label: Name of this sample in the legend.
@@ -70,7 +70,7 @@ class Measured:
         Args:
             name: Its caption.
             columns: Column headings.
-            rows: Cells, each row as long as `columns`; numpy scalars are converted.
+            rows: Cells, each row as long as ``columns``; numpy scalars are converted.
 
         Raises:
             ValueError: The name is taken, there is no row, or a row has another length than the headings.
@@ -88,5 +88,5 @@ class Measured:
 
 
 def _plain(value: object) -> object:
-    # numpy's scalars are told by their method, so that no suite loads numpy for this.
+    # numpy scalars are recognised by their method, so that no suite imports numpy for this.
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value

@@ -1,7 +1,7 @@
-"""A verdict that stands alone: what was judged, its figures and a seal over both; and judging it again from them.
+"""A self-contained verdict: what was judged, its figures and a seal over both; and judging it again from them.
 
-A plain digest tells damage and careless edits. Who may not be trusted with the file needs the key: with
-`VERBOSITY_VERDICT_KEY` set the seal is an HMAC, and a verdict without one is refused.
+A plain digest reveals damage and careless edits. Against deliberate edits a key is needed: with
+``VERBOSITY_VERDICT_KEY`` set the seal is an HMAC, and a verdict without one is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _JUDGED = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
 
 def key_from_environment() -> bytes | None:
-    """Return the key of `VERBOSITY_VERDICT_KEY`, or None where it is unset or empty."""
+    """Return the key of ``VERBOSITY_VERDICT_KEY``, or None where it is unset or empty."""
     return os.environ.get(KEY_VARIABLE, "").encode() or None
 
 
@@ -39,12 +39,12 @@ def seal(document_subject: Mapping[str, Any], document: Mapping[str, Any], key: 
 
     Args:
         document_subject: The subject's entry in the document.
-        document: The content of `acceptance.json`.
+        document: The content of ``acceptance.json``.
         key: Key of the HMAC; None seals with a plain SHA-256.
 
     Returns:
-        The content of `verdict.json`. `seal.digest` is taken over the canonical JSON of everything else, and
-        `seal.fields` holds a SHA-256 of each part, by which an edited one is named.
+        The content of ``verdict.json``. ``seal.digest`` is taken over the canonical JSON of everything else, and
+        ``seal.fields`` holds a SHA-256 of each part, which locates an edit.
     """
     body = {
         "schema_version": SCHEMA_VERSION,
@@ -55,7 +55,7 @@ def seal(document_subject: Mapping[str, Any], document: Mapping[str, Any], key: 
         "criteria": [_sealed_criterion(entry) for entry in document_subject["criteria"]],
         "provenance": {name: document["provenance"][name] for name in _PROVENANCE_FIELDS},
     }
-    # What is sealed is what a reader of the file gets: tuples have become lists, enumerations strings.
+    # Sealed as it is read back: tuples as lists, enumerations as strings.
     verdict: dict[str, Any] = json.loads(_canonical(body))
     verdict["seal"] = {
         "algorithm": "sha256" if key is None else "hmac-sha256",
@@ -103,11 +103,11 @@ def recheck(verdict: Mapping[str, Any]) -> list[str]:
     """Judge a verdict again: its seal, its criteria, and whether outcomes and decision follow from its figures.
 
     Args:
-        verdict: The content of `verdict.json`.
+        verdict: The content of ``verdict.json``.
 
     Returns:
-        Complaints, each naming its field; empty where the verdict stands. An edit that keeps every outcome is told by
-        the seal alone, so without a key it is told only where the seal was not made again.
+        Complaints, each naming its field; empty where the verdict is valid. An edit that keeps every outcome shows in
+        the seal alone, so without a key it is found only where the seal was not computed again.
     """
     return [
         *_guarded("seal", _seal_complaints, verdict),
@@ -120,7 +120,7 @@ def recheck(verdict: Mapping[str, Any]) -> list[str]:
 def _guarded(field: str, check: Callable[..., Iterable[str]], *arguments: Any) -> list[str]:
     try:
         return list(check(*arguments))
-    except Exception as error:  # an untrusted file: whatever its values make of a check, it is refused
+    except Exception as error:  # an untrusted file: any error in a check refuses it
         return [f"{field}: malformed ({type(error).__name__}: {error})"]
 
 

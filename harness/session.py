@@ -1,4 +1,4 @@
-"""What one pytest run learns about the criteria; free of pytest itself."""
+"""Everything one pytest run finds out about the criteria; does not import pytest."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from harness.seal import key_from_environment, seal
 from harness.trial import Trial
 from harness.verdict import EXIT_CODES, Decision, Outcome, Subject
 
-LOST_WORKER = "a worker process crashed before it told the outcome"
+LOST_WORKER = "a worker process crashed before it reported the outcome"
 
-# pytest's all passed, some failed, nothing collected. Interruption, internal error and misuse keep theirs.
+# pytest's codes for all passed, some failed, nothing collected. Interruption, internal error and misuse keep theirs.
 _REPLACED_STATUSES = (0, 1, 5)
 _TESTS_FAILED = 1
 
@@ -27,7 +27,7 @@ class AcceptanceSession:
     """All trials of one run, from collection to the written report."""
 
     def __init__(self, folder: Path) -> None:
-        """Start a session that writes into `folder`."""
+        """Start a session that writes into ``folder``."""
         self.folder = folder
         self.trials: list[Trial] = []
         self.snapshots: list[dict[str, object]] = []
@@ -57,13 +57,13 @@ class AcceptanceSession:
         return trial
 
     def identify(self, subject: str, identity: Mapping[str, object]) -> None:
-        """Say what artefact a subject is, so that the verdict is bound to it.
+        """Name the artefact behind a subject, so that the verdict is bound to it.
 
         Raises:
             ValueError: The subject was identified as another artefact before.
-            TypeError: A value of the identity is nothing that JSON has.
+            TypeError: A value of the identity cannot be written as JSON.
         """
-        json.dumps(dict(identity))  # told here, where it is given, and not at the end of a long run
+        json.dumps(dict(identity))  # fails here, where it is given, and not at the end of a long run
         if self.identities.setdefault(subject, dict(identity)) != dict(identity):
             raise ValueError(f"{subject} changed while it was judged: its identity is not what it was before")
 
@@ -73,7 +73,7 @@ class AcceptanceSession:
         return any(trial.selected for trial in self.trials)
 
     def untested(self) -> list[str]:
-        """Return `subject: criterion` for each documented criterion without a test of a collected subject."""
+        """Return ``subject: criterion`` for each documented criterion without a test of a collected subject."""
         tested = {(trial.subject.name, trial.criterion.id) for trial in self.trials}
         return [
             f"{subject.name}: {id_}"
@@ -83,9 +83,9 @@ class AcceptanceSession:
         ]
 
     def export(self) -> bytes:
-        """Return all that a worker process knows, for `merge` in the process that decides.
+        """Return the results of a worker process, for ``merge`` in the process that decides.
 
-        Pickled, because only a parent reads what its own child wrote.
+        Pickle is safe here: a parent reads what its own child wrote.
         """
         trials = [
             (
@@ -100,7 +100,7 @@ class AcceptanceSession:
         return pickle.dumps((trials, self.snapshots, self.identities))
 
     def merge(self, exported: bytes) -> None:
-        """Take over what a worker knows; what no worker concluded stays not run."""
+        """Merge the results of a worker; what no worker concluded stays NOT_RUN."""
         trials, snapshots, identities = pickle.loads(exported)
         known = {trial.nodeid: trial for trial in self.trials}
         for nodeid, criterion, subject, selected, result in trials:
@@ -116,7 +116,7 @@ class AcceptanceSession:
                 self._fail_all(name, str(error))
 
     def _ordered_snapshots(self) -> list[dict[str, object]]:
-        """By subject and test, since workers report in the order in which they happen to end."""
+        """By subject and test, since workers report in the order in which they finish."""
         subjects = [subject.name for subject in self._subjects()]
 
         def place(snapshot: Mapping[str, object]) -> tuple[int, str]:
@@ -131,7 +131,7 @@ class AcceptanceSession:
                 trial.absorb(replace(trial.result(), outcome=Outcome.FAIL, reason=reason))
 
     def conclude(self, status: int, provenance: Mapping[str, object], arguments: Sequence[str]) -> int:
-        """Decide about every subject of which a test was selected, and return the run's exit status.
+        """Decide about every subject with a selected test, and return the run's exit status.
 
         Args:
             status: The status pytest would leave with.
@@ -140,7 +140,7 @@ class AcceptanceSession:
 
         Returns:
             The decision's code in place of pytest's 0, 1 and 5; any other status is kept. A run that is
-            ACCEPTED although pytest failed had a failing test that is no criterion, and stays failed.
+            ACCEPTED although pytest failed has a failing test that decides no criterion, and stays failed.
         """
         from harness.report import document
 
@@ -177,7 +177,7 @@ class AcceptanceSession:
         return [(trial.nodeid, trial.result()) for trial in self.trials if trial.subject.name == subject.name]
 
     def write(self) -> None:
-        """Write `acceptance.json`, the report, and a sealed verdict for each subject that was identified."""
+        """Write ``acceptance.json``, the report, and a sealed verdict for each subject that was identified."""
         if self.document is None:
             raise RuntimeError("the session is not concluded")
         from harness.report.changes import changes_since
@@ -188,7 +188,7 @@ class AcceptanceSession:
             self.document["changes"] = changes_since(_parsed(accepted), self.document)
         text = json.dumps(self.document, indent=2, allow_nan=False) + "\n"
         write_text_atomically(self.folder / "acceptance.json", text)
-        # Before the report, so that whatever breaks there leaves no verdict of an earlier run behind.
+        # Before the report: if that fails, no verdict of an earlier run is left behind.
         self._write_verdicts()
         write_report(self.document, self.folder)
         if self.document["decision"] == Decision.ACCEPTED:
@@ -210,5 +210,5 @@ def _parsed(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         content = None
-    # A broken file must not cost this run its report; the report says that it cannot be compared.
+    # A broken file must not stop this run's report, which says that the two cannot be compared.
     return content if isinstance(content, dict) else {}

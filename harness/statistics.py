@@ -1,6 +1,6 @@
 """Summary statistics that refuse empty and non-finite samples instead of returning NaN.
 
-numpy and scipy are imported where they are used: a suite without criteria must not pay for them.
+numpy and scipy are imported where they are used: a suite without criteria must not pay for their import.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_FURTHER_TRIALS = 10_000
-"""How far `further_trials` looks."""
+"""How far ``further_trials`` looks."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Proportion:
         if type(self.successes) is not int or type(self.trials) is not int:
             raise ValueError("a proportion is made of two whole numbers")
         if not 0 <= self.successes <= self.trials or self.trials < 1:
-            raise ValueError(f"{self.successes} of {self.trials} is no proportion")
+            raise ValueError(f"{self.successes} of {self.trials} is not a proportion")
 
     @classmethod
     def of(cls, flags: Sequence[bool]) -> Proportion:
         """Count true flags.
 
         Raises:
-            ValueError: There are no flags, or one is not a boolean (`bool(nan)` would count as true).
+            ValueError: There are no flags, or one is not a boolean (``bool(nan)`` would count as true).
         """
         return cls(round(share(flags) * len(flags)), len(flags))
 
@@ -53,10 +53,10 @@ class Proportion:
         return self.successes / self.trials
 
     def low(self, confidence: float) -> float:
-        """Lower one-sided Clopper-Pearson bound of the true share; covers at least `confidence` for every sample size.
+        """Lower one-sided Clopper-Pearson bound of the true share; covers ``confidence`` or more for every sample size.
 
         Source: Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the
-        Binomial", Biometrika 26; as `scipy.stats.binomtest`, which searches for it a hundred times longer.
+        Binomial", Biometrika 26; as ``scipy.stats.binomtest``, which searches for it a hundred times longer.
         """
         from scipy import special
 
@@ -65,7 +65,7 @@ class Proportion:
         return float(special.betaincinv(self.successes, self.trials - self.successes + 1, 1 - confidence))
 
     def high(self, confidence: float) -> float:
-        """Upper one-sided Clopper-Pearson bound of the true share; see `low`."""
+        """Upper one-sided Clopper-Pearson bound of the true share; see ``low``."""
         from scipy import special
 
         if self.successes == self.trials:
@@ -78,13 +78,13 @@ def further_trials(sample: Proportion, decided: Callable[[Proportion], bool]) ->
 
     Args:
         sample: What was observed.
-        decided: Whether a sample decides. It is asked with the whole successes nearest to the share.
+        decided: Whether a sample decides. Called with the number of successes nearest to the share.
 
     Returns:
-        The number of further trials, or None where up to `MOST_FURTHER_TRIALS` do not: the share lies too close to
+        The number of further trials, or None where up to ``MOST_FURTHER_TRIALS`` do not: the share lies too close to
         the threshold.
     """
-    # Whole successes make the share wobble, so a larger sample may tell less and the search cannot be halved.
+    # Rounding to whole successes makes the share fluctuate, so a larger sample may decide less: no binary search.
     for more in range(1, MOST_FURTHER_TRIALS + 1):
         trials = sample.trials + more
         successes = (2 * sample.successes * trials + sample.trials) // (2 * sample.trials)
@@ -107,14 +107,14 @@ def _sample(values: Sequence[float]) -> NDArray[Any]:
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """Return the `q`-quantile, interpolated linearly between the closest ranks.
+    """Return the ``q``-quantile, interpolated linearly between the closest ranks.
 
     Args:
         values: The sample, shape (n,), n >= 1.
         q: The probability, between 0 and 1.
 
     Raises:
-        ValueError: The sample is empty or holds a non-finite value, or `q` is outside [0, 1].
+        ValueError: The sample is empty or holds a non-finite value, or ``q`` is outside [0, 1].
     """
     import numpy as np
 
@@ -134,7 +134,7 @@ def share(flags: Sequence[bool]) -> float:
     """Return the share of true flags, between 0 and 1.
 
     Raises:
-        ValueError: There are no flags, or one is not a boolean (`bool(nan)` would count as true).
+        ValueError: There are no flags, or one is not a boolean (``bool(nan)`` would count as true).
     """
     import numpy as np
 
@@ -154,7 +154,7 @@ def share_interval(flags: Sequence[bool], confidence: float = 0.95) -> tuple[flo
         ValueError: There are no flags, or one is not a boolean.
 
     Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", J. Am. Stat. Assoc. 22;
-    `scipy.stats.binomtest`.
+    ``scipy.stats.binomtest``.
     """
     from scipy import stats
 
@@ -173,7 +173,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
     Raises:
         ValueError: The sample is empty or holds a non-finite value.
 
-    Source: Conover 1999, "Practical Nonparametric Statistics", section 3.2; `scipy.stats.quantile_test`.
+    Source: Conover 1999, "Practical Nonparametric Statistics", section 3.2; ``scipy.stats.quantile_test``.
     """
     from scipy import stats
 

@@ -1,11 +1,11 @@
-"""One test of one criterion on one subject, and what happened to it; free of pytest itself."""
+"""One test of one criterion on one subject, and its result; does not import pytest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from harness.criteria import Criterion
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import Proportion
 from harness.verdict import NOT_REACHED, RANDOM_WEIGHTS, CriterionResult, Outcome, Subject, judge, worst
 
@@ -15,12 +15,12 @@ UNFINISHED_REASON = "interrupted before its teardown ended"
 
 @dataclass
 class Trial:
-    """One test of one criterion on one subject, and what happened to it."""
+    """One test of one criterion on one subject, and its result."""
 
     nodeid: str
     criterion: Criterion
     subject: Subject
-    measured: Measured = field(default_factory=Measured)
+    measured: Recorder = field(default_factory=Recorder)
     judged: CriterionResult | None = None
     selected: bool = False
     torn_down: bool = False
@@ -28,22 +28,22 @@ class Trial:
     _results: list[CriterionResult] = field(default_factory=list)
 
     def judge(self) -> CriterionResult:
-        """Decide the criterion from what the body recorded before it returned."""
+        """Decide the criterion from what the test body recorded."""
         decided = judge(self.criterion, self.subject, self.measured.measurements)
         self.judged = self._result(decided.outcome, decided.reason, decided.violated)
         return self.judged
 
     def observe(self, when: str, outcome: str, detail: str, xfail: bool) -> str | None:
-        """Take note of one finished phase; a conclusion never gets better, so a re-run hides nothing.
+        """Record one finished phase; a conclusion never improves, so a re-run hides nothing.
 
         Args:
-            when: `setup`, `call` or `teardown`.
-            outcome: pytest's `passed`, `failed` or `skipped`.
+            when: ``setup``, ``call`` or ``teardown``.
+            outcome: pytest's ``passed``, ``failed`` or ``skipped``.
             detail: The exception or skip reason in one line.
-            xfail: Whether the test expects to fail, in whatever form.
+            xfail: Whether the test expects to fail, by marker or by ``pytest.xfail``.
 
         Returns:
-            A message when the phase must be reported as failed whatever pytest made of it.
+            A message where the phase must be reported as failed although pytest did not.
         """
         self.torn_down = when == "teardown"
         judged = self.judged if when == "call" else None
@@ -67,7 +67,7 @@ class Trial:
         return None
 
     def absorb(self, result: CriterionResult) -> None:
-        """Take over what another process concluded about this test."""
+        """Adopt the conclusion of another process about this test."""
         self.torn_down = True
         self._results.append(result)
 
@@ -77,7 +77,7 @@ class Trial:
         return bool(self._results)
 
     def result(self) -> CriterionResult:
-        """Return the gravest conclusion; NOT_RUN when the test never ran to its end."""
+        """Return the worst conclusion; NOT_RUN where the test did not finish."""
         if not self._results:
             return self._result(Outcome.NOT_RUN, NOT_REACHED)
         if not self.torn_down:

@@ -18,7 +18,7 @@ Access = Literal["model", "endpoint"]
 
 
 class Outcome(StrEnum):
-    """What is known about one criterion."""
+    """The outcome of one criterion."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 
 class Decision(StrEnum):
-    """What the gate says about one subject, or about all."""
+    """The gate's decision about one subject, or about all."""
 
     ACCEPTED = "ACCEPTED"
     REJECTED = "REJECTED"
@@ -50,8 +50,8 @@ class Subject:
     Attributes:
         name: Name of the target or server.
         learned: Whether its weights were learned; random weights cannot show style.
-        thresholds: Thresholds that replace documented ones, keyed `criterion_id/measure`.
-        access: `model` when the weights are at hand, `endpoint` when only a running server can be asked.
+        thresholds: Thresholds that replace documented ones, keyed ``criterion_id/measure``.
+        access: ``model`` when the weights are at hand, ``endpoint`` when only a running server can be asked.
 
     Raises:
         ValueError: The name is empty, the access unknown, or a threshold names no documented numeric bound or is
@@ -102,7 +102,7 @@ class Subject:
         return {id_: criterion for id_, criterion in DOCUMENTED.items() if self.in_scope(criterion)}
 
     def in_scope(self, criterion: Criterion) -> bool:
-        """Return whether the criterion can be asked of this subject at all, from where it stands."""
+        """Return whether the criterion can be asked of this subject, given its access."""
         return self.access == "model" or Need.MODEL not in criterion.needs
 
 
@@ -163,12 +163,12 @@ def judge(criterion: Criterion, subject: Subject, measurements: Mapping[str, obj
 
 
 def bound_state(bound: Bound, measurements: Mapping[str, object]) -> BoundState:
-    """Return how the recorded measure stands to its bound; MISSING when nothing was recorded."""
+    """Return whether the recorded measure meets its bound; MISSING where nothing was recorded."""
     return bound.state(measurements[bound.measure]) if bound.measure in measurements else BoundState.MISSING
 
 
 def outcome_of(states: Iterable[BoundState]) -> Outcome:
-    """Return what the states of a criterion's bounds make of it; no bound at all is a FAIL."""
+    """Return the outcome that follows from the states of a criterion's bounds; no bound at all is a FAIL."""
     found = set(states)
     if not found or found & {BoundState.VIOLATED, BoundState.MISSING}:
         return Outcome.FAIL
@@ -176,7 +176,7 @@ def outcome_of(states: Iterable[BoundState]) -> Outcome:
 
 
 def worst(results: Iterable[CriterionResult]) -> CriterionResult:
-    """Return the gravest of several results of one criterion: FAIL, UNDECIDED, NOT_RUN, NOT_APPLICABLE, then PASS.
+    """Return the worst of several results of one criterion: FAIL, UNDECIDED, NOT_RUN, NOT_APPLICABLE, then PASS.
 
     Raises:
         ValueError: No result, or results of different criteria.

@@ -1,4 +1,4 @@
-"""The ``verbosity`` command: one table of subcommands, and those that other packages add."""
+"""The ``verbosity`` command: a table of subcommands, plus those of other packages."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     }
 )
 COMMAND_GROUP = "verbosity.commands"
-"""Entry points that add subcommands; each is an object with ``help``, ``configure`` and ``run``."""
+"""Entry point group for further subcommands: objects with ``help``, ``configure`` and ``run``."""
 OWN_PACKAGES = ("pipeline", "harness")
 
 
 class BrokenCommand(Command):
-    """A subcommand of another package that could not be loaded; it takes any arguments and says why."""
+    """A subcommand of another package that could not be loaded; it accepts any arguments and reports why."""
 
 
 class Subcommand(Protocol):
-    """What ``Command`` is, and what a package that cannot import it offers instead; its ``extra`` may be left out."""
+    """The interface of ``Command``, for packages that do not import it; ``extra`` is optional."""
 
     @property
     def help(self) -> str:
-        """What the subcommand is for."""
+        """Help text of the subcommand."""
 
     @property
     def configure(self) -> Callable[[argparse.ArgumentParser], None]:
@@ -60,11 +60,11 @@ class Subcommand(Protocol):
 
     @property
     def run(self) -> Callable[[argparse.Namespace], int]:
-        """Does it and returns the exit status."""
+        """Runs it and returns the exit status."""
 
 
 def find_commands() -> dict[str, Subcommand]:
-    """The table, then what other packages add under names of their own."""
+    """The built-in subcommands, then those of other packages; built-in names take precedence."""
     commands: dict[str, Subcommand] = dict(COMMANDS)
     for entry in importlib.metadata.entry_points(group=COMMAND_GROUP):
         commands.setdefault(entry.name, _load(entry))
@@ -76,8 +76,8 @@ def _load(entry: importlib.metadata.EntryPoint) -> Subcommand:
         command: Subcommand = entry.load()
         command.configure(argparse.ArgumentParser(description=command.help))
         if not callable(command.run):
-            raise TypeError("run is no function")
-    except Exception as error:  # whatever a foreign module raises; it must not break the other commands
+            raise TypeError("run is not callable")
+    except Exception as error:  # any error of a foreign module; the other commands must still work
         return BrokenCommand("(cannot be loaded)", lambda parser: None, partial(_refuse, entry.value, error))
     return command
 
@@ -90,7 +90,7 @@ def _refuse(origin: str, error: Exception, arguments: argparse.Namespace) -> int
 
 
 def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """Build the argument parser of all subcommands."""
     parser = argparse.ArgumentParser(
         prog="verbosity", description="Train, serve and accept a model with two style tokens."
     )
@@ -101,7 +101,7 @@ def build_parser(commands: Mapping[str, Subcommand]) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a ``PipelineError`` and a missing package end as one line on standard error."""
+    """Run one subcommand; a ``PipelineError`` or a missing package is reported in one line on standard error."""
     apply_environment()
     commands = find_commands()
     parser = build_parser(commands)

@@ -1,4 +1,4 @@
-"""Every difference between the two supported dependency sets, and what torch tells of a CPU by a private name only."""
+"""Every difference between the two supported dependency sets, and CPU features that only private names report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def dtype_argument(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def gguf_arguments() -> dict[str, Any]:
-    """What makes a GGUF file load as float32 (transformers 4.54 always does)."""
+    """Keywords that load a GGUF file as float32 (transformers 4.54 always does)."""
     if not TRANSFORMERS_5:
         return {}
     return {"quantization_config": transformers.GgufConfig(dequantize=True)}
@@ -36,26 +36,26 @@ def warmup_arguments(ratio: float) -> dict[str, Any]:
 
 
 def cpu_compute_dtype() -> Literal["bfloat16", "float32"]:
-    """bfloat16 where this CPU multiplies it natively; elsewhere it is a hundred times slower than float32."""
+    """``bfloat16`` if this CPU multiplies it natively; otherwise it would be a hundred times slower than float32."""
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
 def multiplies_packed_on_cpu() -> bool:
-    """Whether this CPU multiplies 4-bit weights as they are (bitsandbytes 0.46 unpacks a layer for every token)."""
+    """Whether this CPU multiplies packed 4-bit weights (bitsandbytes 0.46 unpacks each layer for every token)."""
     supported = getattr(bitsandbytes.functional, "has_avx512bf16", None)
     return supported is not None and bool(supported())
 
 
 def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
-    """Gradient checkpointing without re-entrance, which would leave LoRA untrained without an input hook."""
+    """Non-reentrant gradient checkpointing; the reentrant kind leaves LoRA untrained without an input hook."""
     fields = transformers.TrainingArguments.__dataclass_fields__
     name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
 
 
-@functools.cache  # torch does not take the same twice
+@functools.cache  # torch refuses to register the same package twice
 def load_to_numbered_cpus() -> None:
-    """Let tensors be loaded to ``cpu:0``, as accelerate calls a process's CPU and transformers 4.54 asks for."""
+    """Allow loading tensors to ``cpu:0``, accelerate's name of a process's CPU, which transformers 4.54 asks for."""
 
     def load(storage: Any, location: str) -> Any:
         return storage if location == "cpu:0" else None
@@ -65,15 +65,15 @@ def load_to_numbered_cpus() -> None:
 
 
 def batches_continuously() -> bool:
-    """Whether transformers decodes many answers at once in a way that can be guarded."""
+    """Whether transformers has a continuous batching that can be guarded against its limits."""
     return TRANSFORMERS_5
 
 
 def require_continuous_batching() -> None:
-    """See that transformers decodes many answers at once; before 5 it did so without guards and by other names.
+    """Check that the installed transformers batches continuously; before 5 the interface differed and had no guards.
 
     Raises:
-        PipelineError: The installed version does not.
+        PipelineError: It does not.
     """
     if not batches_continuously():
         raise PipelineError(

@@ -1,4 +1,4 @@
-"""The processes that train one run together: one, or as many as torchrun or accelerate started."""
+"""The processes of a training run: one, or as many as torchrun or accelerate started."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SHARDING: Mapping[str, str] = MappingProxyType(
         "FSDP_ACTIVATION_CHECKPOINTING": "false",
     }
 )
-"""How accelerate passes on the settings of docs/fsdp.yaml that training depends on."""
+"""The settings of docs/fsdp.yaml that training depends on, as accelerate passes them to each process."""
 
 
 def process_count() -> int:
-    """How many processes train together (``WORLD_SIZE``, as launchers set it)."""
+    """Number of processes in the run (``WORLD_SIZE``, set by launchers)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes the run."""
+    """Whether this process writes the run."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -45,15 +45,15 @@ def local_gpu() -> int:
 
 
 def is_sharded() -> bool:
-    """Whether the model itself is shared out (FSDP), as ``accelerate launch`` says by ``ACCELERATE_USE_FSDP``."""
+    """Whether the model is sharded with FSDP (``ACCELERATE_USE_FSDP``, set by ``accelerate launch``)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def require_shardable(preset: Preset, device: str) -> None:
-    """Refuse a run under FSDP that would fail late or train otherwise than asked.
+    """Refuse an FSDP run that would fail late or silently train with other settings.
 
     Raises:
-        PipelineError: It is one; the message says what to use instead.
+        PipelineError: The run is such a one; the message names the alternative.
     """
     if not is_sharded():
         return
@@ -71,10 +71,10 @@ def require_shardable(preset: Preset, device: str) -> None:
 
 
 def require_same_sharding(checkpoint: Path) -> None:
-    """Refuse to go on from a checkpoint of a sharded model with a whole one, or the other way round.
+    """Refuse to resume an unsharded run from a sharded checkpoint, or the reverse.
 
     Raises:
-        PipelineError: That was asked for.
+        PipelineError: The checkpoint was made the other way.
     """
     if is_sharded() != any(checkpoint.glob("pytorch_model_fsdp*")):
         made = "without" if is_sharded() else "with"
@@ -82,7 +82,7 @@ def require_same_sharding(checkpoint: Path) -> None:
 
 
 def whole_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """The trained tensors of a sharded model by name, each put together on the CPU; every process must call it."""
+    """The trained tensors of a sharded model by name, gathered on the CPU; every process must call it."""
     return {
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
         for name, tensor in model.named_parameters()
@@ -91,14 +91,14 @@ def whole_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def accumulation_per_process(training: TrainingConfig, examples: int) -> int:
-    """Micro-batches that each process takes behind one optimizer step, so that the step sees the same examples.
+    """Micro-batches per process and optimizer step, such that a step covers the same examples as in one process.
 
     Args:
-        training: The configuration as it runs in one process.
-        examples: Examples of the whole run, every pass counted.
+        training: The configuration for a single process.
+        examples: Examples of the run, all epochs included.
 
     Raises:
-        PipelineError: The window, or the examples, cannot be shared out evenly.
+        PipelineError: The window or the examples cannot be divided evenly.
     """
     count = process_count()
     if training.accumulation_steps % count:
@@ -111,23 +111,23 @@ def accumulation_per_process(training: TrainingConfig, examples: int) -> int:
         fitting = examples // training.epochs // at_once * at_once
         remedy = f"use --max-examples {fitting}" if fitting else "start fewer processes"
         raise PipelineError(
-            f"{count} processes take {at_once} examples at a time, and {examples} is no multiple of that; {remedy}."
+            f"{count} processes take {at_once} examples at a time, and {examples} is not a multiple of that; {remedy}."
         )
     return training.accumulation_steps // count
 
 
 def mean_over_processes(value: float) -> float:
-    """The mean of each process's value; every process must call it."""
+    """The mean of a value over the processes; every process must call it."""
     return _reduced(value) / process_count() if _together() else value
 
 
 def sum_over_processes(value: float) -> float:
-    """The sum of each process's value; every process must call it."""
+    """The sum of a value over the processes; every process must call it."""
     return _reduced(value) if _together() else value
 
 
 def wait_for_processes() -> None:
-    """Go on once every process has come here."""
+    """Wait until every process has called this."""
     if _together():
         distributed.barrier()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """A problem that the user can mend; the message names the place and the remedy.
+    """A problem that the user can fix; the message names the place and the remedy.
 
     Attributes:
-        exit_status: What the command line ends with.
+        exit_status: Exit status of the command line.
     """
 
     exit_status = 1

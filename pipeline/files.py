@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and naming their contents by digest."""
+"""Writing files atomically, and digests of their contents."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ HELD_OUT_QUESTIONS = ASSETS / "heldout_questions.jsonl"
 
 
 def cache_folder() -> Path:
-    """Where prepared weights are kept: ``VERBOSITY_CACHE`` or ``~/.cache/verbosity``."""
+    """Folder for prepared weights and tokenised data: ``VERBOSITY_CACHE`` or ``~/.cache/verbosity``."""
     return Path(os.environ.get("VERBOSITY_CACHE") or Path.home() / ".cache" / "verbosity")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text to a temporary name beside ``path`` and rename it."""
+    """Write a text atomically: to a temporary name beside ``path``, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -34,13 +34,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``write_text`` of a value as JSON."""
+    """Write a value atomically as JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
 def building_folder(final: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``final`` that replaces it if the block succeeds and vanishes if not."""
+    """Yield an empty folder beside ``final`` that replaces it if the block succeeds and is deleted if not."""
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
@@ -75,7 +75,7 @@ def weights_digest(folder: Path) -> str:
     """SHA-256 over the safetensors files of a model or adapter folder.
 
     Raises:
-        PipelineError: The folder holds none; other weight formats can run code when loaded and are refused.
+        PipelineError: There are none; other weight formats are refused, since loading them can run code.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -84,5 +84,5 @@ def weights_digest(folder: Path) -> str:
 
 
 def sha256_of_text(*texts: str) -> str:
-    """SHA-256 over texts, each ended so that no two lists of them share a digest by accident."""
+    """SHA-256 over texts, each prefixed with its length so that different lists never share a digest."""
     return hashlib.sha256("".join(f"{len(text)}:{text}" for text in texts).encode()).hexdigest()

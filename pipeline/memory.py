@@ -1,4 +1,4 @@
-"""What this process holds in memory now, and held at its peak."""
+"""Memory of this process: resident now, and at its peak."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pipeline.config import GIB
 from pipeline.environment import torch_is_installed
 
 TRAINING_LIBRARIES_BYTES = 360 * 1024**2
-"""Resident memory that torch and PEFT add to a process: measured with torch 2.13.0's CPU build (2.7.1's CUDA build: 545
-MiB); counted only where a plan is made without them."""
+"""Resident memory that importing torch and PEFT adds to a process, measured with the CPU build of torch 2.13.0 (CUDA
+build of 2.7.1: 545 MiB). Used only for plans made without torch."""
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process in bytes: Python, the libraries imported so far, the tokenizer, the data."""
+    """Resident memory of this process in bytes: Python, the libraries imported so far, the tokenizer and the data."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def missing_libraries_bytes() -> int:
-    """Resident memory of what training imports and this process could not, because torch is not installed."""
+    """Resident memory in bytes of the libraries that training will import but this process cannot; 0 with torch."""
     return 0 if torch_is_installed() else TRAINING_LIBRARIES_BYTES
 
 
 def peak_resident_bytes() -> int:
-    """Largest resident memory that this process has had, in bytes.
+    """Peak resident memory of this process in bytes.
 
-    The kernel's own figure of this program: ``getrusage``'s also counts the process that started it, before it began.
+    Read from ``/proc``, because ``getrusage`` also counts the parent process before ``exec``.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -40,7 +40,7 @@ def peak_resident_bytes() -> int:
 
 
 def peak_memory(device: str) -> dict[str, float]:
-    """Peak memory in GiB: resident set on the CPU; allocated, reserved and the driver's figure on CUDA."""
+    """Peak memory in GiB: the resident set; on CUDA also allocated, reserved and the driver's figure."""
     figures = {"rss_gib": peak_resident_bytes() / GIB}
     if device == "cuda":
         import torch

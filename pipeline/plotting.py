@@ -1,4 +1,4 @@
-"""Figures as SVG that is the same, byte for byte, for the same data."""
+"""Figures as reproducible SVG: the same data gives the same bytes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 TERSE_COLOUR, VERBOSE_COLOUR = "#0072B2", "#D55E00"
-"""Okabe and Ito's, which colour-blind readers tell apart."""
+"""From the colour-blind safe palette of Okabe and Ito."""
 
 
 def to_svg(
     draw: Callable[[Any], None], *, title: str, salt: str, size: tuple[float, float], font_size: float = 10
 ) -> str:
-    """An SVG document of what ``draw`` puts on a matplotlib figure.
+    """Render a matplotlib figure as an SVG document.
 
     Args:
-        draw: Draws on the figure that it is given.
-        title: Title of the document, for those who hear it.
-        salt: Makes the document's internal ids.
+        draw: Draws on the figure passed to it.
+        title: Title of the document, for screen readers.
+        salt: Seed of the document's internal ids.
         size: Width and height in inches.
         font_size: In points.
     """

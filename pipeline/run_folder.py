@@ -1,6 +1,6 @@
 """The record of a training run: ``run.json``, ``metrics.jsonl``, checkpoints and the adapter in one folder.
 
-Nothing here needs torch, so a report or a test reads a run without loading a model.
+Nothing here needs torch, so a report or a test can read a run without loading a model.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, write_json, write_text
 
 SCHEMA_VERSION = 1
-MARK = "complete.json"
-"""In a checkpoint: the digests of its files, written last."""
+COMPLETE_MARK = "complete.json"
+"""File in a checkpoint with the digests of its other files, written last."""
 VERSIONED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run keeps what."""
+    """The files of a run."""
 
     path: Path
 
     @property
     def record_file(self) -> Path:
-        """Configuration, status and figures."""
+        """Configuration, status and results."""
         return self.path / "run.json"
 
     @property
@@ -43,12 +43,12 @@ class RunFolder:
 
     @property
     def training_figure(self) -> Path:
-        """The metrics, drawn."""
+        """Plot of the metrics."""
         return self.path / "training.svg"
 
     @property
     def tensorboard(self) -> Path:
-        """Event files, where they were asked for."""
+        """TensorBoard event files, if requested."""
         return self.path / "tensorboard"
 
     @property
@@ -58,14 +58,14 @@ class RunFolder:
 
     @property
     def adapter(self) -> Path:
-        """The trained adapter, present only when it is whole."""
+        """The trained adapter; it exists only once it is complete."""
         return self.path / "adapter"
 
     def read_record(self) -> dict[str, Any]:
         """The run's record.
 
         Raises:
-            PipelineError: There is none, or it is damaged.
+            PipelineError: It is missing or damaged.
         """
         try:
             record: dict[str, Any] = json.loads(self.record_file.read_text(encoding="utf-8"))
@@ -76,66 +76,68 @@ class RunFolder:
         return record
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One dict per optimizer step: its loss, gradient norm, learning rate, tokens, seconds since the start."""
+        """One dict per optimizer step: loss, gradient norm, learning rate, tokens, seconds since the start."""
         if not self.metrics_file.exists():
             return []
         return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def keep_metrics_until(self, step: int) -> float:
-        """Drop the rows of steps that a resumed run is going to make again; returns the seconds that the rest took."""
+        """Drop the rows of steps that a resumed run will repeat; returns the seconds that the remaining ones took."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
         return float(rows[-1]["elapsed_s"]) if rows else 0.0
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that is as it was when it was written to its end."""
+        """The newest checkpoint that is complete and undamaged; None if there is none."""
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=checkpoint_step)
-        return next((path for path in reversed(found) if _is_whole(path)), None)
+        return next((path for path in reversed(found) if _is_complete(path)), None)
 
     def mark_whole(self, checkpoint: Path) -> None:
-        """Write down the digests of a checkpoint's files, once it has them all."""
-        digests = {file.name: sha256_of(file) for file in checkpoint.iterdir() if file.is_file() and file.name != MARK}
-        write_json(checkpoint / MARK, digests)
+        """Record the digests of a checkpoint's files once all of them are written."""
+        digests = {
+            file.name: sha256_of(file) for file in checkpoint.iterdir() if file.is_file() and file.name != COMPLETE_MARK
+        }
+        write_json(checkpoint / COMPLETE_MARK, digests)
 
     def progress(self) -> str:
-        """From where a run that is taken up again goes on, in words."""
+        """Where a resumed run will continue, as a sentence for the user."""
         checkpoint = self.last_checkpoint()
-        return f"it goes on from {checkpoint.name}." if checkpoint else "it begins anew, no checkpoint is whole."
+        return f"it resumes from {checkpoint.name}." if checkpoint else "it starts over, no checkpoint is complete."
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training in this folder.
 
         Raises:
-            PipelineError: Another one does already, or the folder cannot be written.
+            PipelineError: Another process is training here, or the folder is not writable.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock").acquire(timeout=0)
         except Timeout:
             raise PipelineError(
-                f"{self.path}: another process trains here; wait for it or choose another --output."
+                f"{self.path}: another process is training here; wait for it or choose another --output."
             ) from None
         except OSError as error:
             raise PipelineError(
                 f"{self.path}: cannot be written ({error.strerror}); choose another --output."
             ) from error
         with lock:
-            for half in (*self.path.glob(".adapter.*"), *self.path.glob(".*.tmp")):  # what a killed process left
-                shutil.rmtree(half) if half.is_dir() else half.unlink()
+            for partial in (*self.path.glob(".adapter.*"), *self.path.glob(".*.tmp")):  # left by a killed process
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
             yield
 
     def open(self, identity: dict[str, Any]) -> dict[str, Any] | None:
-        """Start or take up a run.
+        """Start or resume a run.
 
         Args:
-            identity: What must be equal for a run to go on in this folder.
+            identity: Fields of the record that must match for an earlier run to be resumed.
 
         Returns:
-            The record of the earlier run in this folder, or None if it is new.
+            The record of the earlier run in this folder; None for a new run.
 
         Raises:
-            PipelineError: The folder holds a run of something else.
+            PipelineError: The folder holds a run with another identity.
         """
         if not self.record_file.exists():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -148,30 +150,30 @@ class RunFolder:
         return record
 
     def update(self, **fields: Any) -> None:
-        """Merge fields into the record, atomically."""
+        """Merge fields into the record atomically."""
         record = self.read_record() if self.record_file.exists() else {"schema_version": SCHEMA_VERSION}
         write_json(self.record_file, {**record, **fields})
 
     def discard_checkpoints(self) -> None:
-        """Free the disk once the adapter is saved."""
+        """Delete the checkpoints, once the adapter is saved."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """The optimizer step after which the trainer wrote a checkpoint, from its folder's name."""
+    """The optimizer step of a checkpoint, from its folder's name."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
-        digests = json.loads((checkpoint / MARK).read_text(encoding="utf-8"))
+        digests = json.loads((checkpoint / COMPLETE_MARK).read_text(encoding="utf-8"))
         return bool(digests) and all(sha256_of(checkpoint / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, PipelineError):
         return False
 
 
 def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that decide a run's numbers; None where one is missing."""
+    """Versions of the packages that affect a run's numbers; None for a missing one."""
     versions: dict[str, str | None] = {}
     for name in VERSIONED_PACKAGES:
         try:

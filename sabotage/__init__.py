@@ -1,1 +1,1 @@
-"""Deliberately broken pipelines, and the matrix of which criterion catches which (`make sabotage`)."""
+"""Deliberately broken pipelines, and the matrix of which criterion catches which (``make sabotage``)."""

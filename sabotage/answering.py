@@ -16,7 +16,7 @@ STALL_S = 31
 
 
 def stall() -> None:
-    """The third single answer of a process takes longer than allowed."""
+    """Make the third single answer of a process take longer than allowed."""
     calls: list[int] = []
 
     def broken(generate_batch: Any) -> Any:
@@ -76,13 +76,13 @@ def force_length() -> None:
 
 
 def _with_answers(change: Callable[[list[int], Any, Style | None], list[int]]) -> None:
-    """Change the tokens of each answer; `change` sees them without EOS, the tokenizer and the style."""
+    """Change the tokens of each answer; ``change`` sees them without EOS, the tokenizer and the style."""
 
     def broken(finished: Any) -> Any:
         def changed(answer: list[int], tokenizer: Any, config: Any, latency_s: float, style: Any) -> Any:
-            whole = finished(answer, tokenizer, config, latency_s, style)
-            ids = change(list(whole.token_ids), tokenizer, style)
-            ended = whole.finish_reason == "eos" or len(ids) < len(whole.token_ids)
+            complete = finished(answer, tokenizer, config, latency_s, style)
+            ids = change(list(complete.token_ids), tokenizer, style)
+            ended = complete.finish_reason == "eos" or len(ids) < len(complete.token_ids)
             return finished([*ids, tokenizer.eos_token_id] if ended else ids, tokenizer, config, latency_s, style)
 
         return changed

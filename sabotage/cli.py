@@ -1,4 +1,4 @@
-"""The command line of the broken pipeline: `python -m sabotage.cli FAULT COMMAND ...`."""
+"""The command line of the broken pipeline: ``python -m sabotage.cli FAULT COMMAND ...``."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ WEIGHTS = "adapter_model.safetensors"
 
 def truncate(run: RunFolder) -> None:
     file = run.adapter / WEIGHTS
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
 
 
 def _rewrite(run: RunFolder, change: Callable[[dict[str, torch.Tensor]], None], *, owned: bool = True) -> None:
-    """Change the tensors; `owned` makes the run's record agree, as a faulty save would."""
+    """Change the tensors; ``owned`` makes the run's record agree, as a faulty save would."""
     tensors = load_file(run.adapter / WEIGHTS)
     change(tensors)
     save_file(tensors, run.adapter / WEIGHTS, metadata={"format": "pt"})

@@ -1,7 +1,7 @@
 """Deliberately broken pipelines, each with the criteria that must catch it.
 
-A fault is injected by replacing functions of the pipeline in the processes under test (`inject`), or by damaging a
-finished run (`damage`). Nothing of the gate is touched.
+A fault is injected by replacing functions of the pipeline in the processes under test (``inject``), or by damaging a
+finished run (``damage``). Nothing of the gate is touched.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Fault:
         name: Its name on the command line.
         what: What is broken, in one line.
         catches: Criteria that must turn to FAIL.
-        may_follow: Criteria that honestly depend on what is broken, and may FAIL or be UNDECIDED, too.
-        learned: Whether it shows only on learned weights; otherwise the tiny target is enough.
+        may_follow: Criteria that depend on what is broken, and may FAIL or be UNDECIDED too.
+        learned: Whether it shows on learned weights only; otherwise the tiny target is enough.
         trains: Whether the run is trained under the fault; otherwise a healthy run is judged under it.
         inject: Replaces functions of the pipeline in this process.
         damage: Damages a copy of a healthy run.
@@ -51,7 +51,7 @@ class Fault:
 
     @property
     def target(self) -> Literal["smollm2-135m", "tiny-mistral"]:
-        """The target that it is shown on."""
+        """The target that it runs on."""
         return "smollm2-135m" if self.learned else "tiny-mistral"
 
 

@@ -1,7 +1,7 @@
-"""`make sabotage`: every fault and twenty healthy repeats through the whole gate, as a table of criterion by fault.
+"""``make sabotage``: every fault and twenty healthy runs through the complete gate, as a table of criterion by fault.
 
-What is finished in the work folder is not run again, so a killed run goes on. Trials that the written matrix already
-holds stay in it until they are run again.
+Trials that finished in the work folder are not run again, so a killed run can be resumed. Trials in the committed
+matrix stay until they are run again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ RESULT = "acceptance.json"
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where trials run, and on what.
+    """Where trials run.
 
     Attributes:
         work: Folder of runs, logs and results.
-        device: `cpu` or `cuda`.
+        device: ``cpu`` or ``cuda``.
         threads: CPU threads of one trial.
     """
 
@@ -54,10 +54,10 @@ class Workshop:
         return finished.returncode
 
     def train(self, folder: Path, target: str, *options: str) -> RunFolder:
-        """A healthy run, trained if it is not there.
+        """A healthy run, trained unless it exists.
 
         Raises:
-            RuntimeError: It does not train.
+            RuntimeError: Training failed.
         """
         run = RunFolder(folder / "run")
         if not run.record_file.exists() or run.read_record()["status"] != "completed":
@@ -67,7 +67,7 @@ class Workshop:
         return run
 
     def accept(self, folder: Path, target: str, *options: str) -> dict[str, Any]:
-        """The acceptance's result document, made if it is not there.
+        """The acceptance's result document, produced unless it exists.
 
         Raises:
             RuntimeError: The gate left no document.
@@ -84,14 +84,14 @@ class Workshop:
         return document
 
     def healthy(self, seed: int) -> dict[str, Any]:
-        """One healthy repeat: trained with a seed of its own, served and judged."""
+        """One healthy run: trained with its own seed, served and judged."""
         folder = self.work / f"healthy-{seed}"
         if not (folder / RESULT).exists():
             self.train(folder, "smollm2-135m", "--seed", str(seed))
         return {"seed": seed, **_outcomes(self.accept(folder, "smollm2-135m", f"--run-dir={folder / 'run'}"))}
 
     def broken(self, fault: Fault) -> dict[str, Any]:
-        """One fault through the gate."""
+        """One fault, judged by the gate."""
         folder = self.work / fault.name
         options = ["-p", "sabotage.plugin", "--fault", fault.name, f"--basetemp={folder / 'tmp'}"]
         if not fault.trains:
@@ -106,7 +106,7 @@ class Workshop:
 
 
 def judged(fault: Fault, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial found, held against what the fault declares today."""
+    """A trial's outcomes, judged by what its fault declares today."""
     failed = {id_ for id_, outcome in found["outcomes"].items() if outcome == "FAIL"}
     return {
         **found,
@@ -125,7 +125,7 @@ def judged_bounds(documents: Iterable[Path], older: Mapping[str, Mapping[str, st
 
     Args:
         documents: Result documents of trials.
-        older: The limits of the trials that the matrix already holds.
+        older: The limits of the trials that are already in the matrix.
 
     Raises:
         RuntimeError: Two trials were judged by different limits.

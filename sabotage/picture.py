@@ -29,7 +29,7 @@ def summarise(
     healthy: Sequence[Mapping[str, Any]],
     bounds: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """The document: every outcome, how often the gate was wrong, the faults not run, and the bounds judged by."""
+    """The matrix as a document: every outcome, how often the gate was wrong, the faults not run, and the bounds."""
     run = {fault["name"] for fault in faults}
     judged = {id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]}
     criteria = [id_ for id_ in DOCUMENTED if id_ in judged] + sorted(judged - DOCUMENTED.keys())
@@ -110,7 +110,7 @@ def _draw_map(document: Mapping[str, Any], canvas: Any) -> None:
 
 
 def write_matrix(document: Mapping[str, Any], folder: Path) -> int:
-    """Write matrix.json, matrix.md and matrix.svg; returns 1 unless all was run and the gate was right every time."""
+    """Write matrix.json, .md and .svg; return 1 unless every fault was run and the gate was always right."""
     write_text_atomically(folder / "matrix.json", json.dumps(document, indent=1, sort_keys=True) + "\n")
     markdown = to_markdown(document)
     write_text_atomically(folder / "matrix.md", markdown)

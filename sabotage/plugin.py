@@ -1,4 +1,4 @@
-"""Runs the acceptance under one fault: `pytest -p sabotage.plugin --fault NAME ...`."""
+"""Runs the acceptance under one fault: ``pytest -p sabotage.plugin --fault NAME ...``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Break the pipeline before any conftest has taken a function of it by name."""
+    """Break the pipeline before any conftest imports a function of it by name."""
     name = early_config.known_args_namespace.fault
     from pipeline.environment import apply_environment
 

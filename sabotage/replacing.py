@@ -1,4 +1,4 @@
-"""Putting a broken function in the place of the pipeline's."""
+"""Replacing a function of the pipeline with a broken one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def replace(place: str, broken: Callable[[Any], Any]) -> None:
-    """Replace what stands at `module:attribute` by what `broken` makes of it.
+    """Replace ``module:attribute`` with ``broken(original)``.
 
-    Modules take functions by name, so this happens before the module that uses them is imported.
+    Modules import functions by name, so this must happen before the module that uses them is imported.
     """
     module_name, _, attribute = place.partition(":")
     module = importlib.import_module(module_name)

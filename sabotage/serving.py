@@ -16,7 +16,7 @@ from sabotage import answering
 from sabotage.replacing import replace
 
 BUSY = 6
-"""More than the gate sends at once anywhere but under load."""
+"""More than the gate sends at once, except under load."""
 
 
 def hang() -> None:
@@ -28,7 +28,7 @@ def exit_at_once() -> None:
 
 
 def _when_busy(act: Callable[[], None]) -> None:
-    """Act before a request is admitted beside ``BUSY`` others."""
+    """Call ``act`` before a request is admitted while ``BUSY`` others are in flight."""
 
     def broken(admission: Any) -> Any:
         def admit(self: Any, request: Any) -> Any:
@@ -106,7 +106,7 @@ def shuffle_words() -> None:
 
 
 def leave_adapter_out() -> None:
-    """In the process that serves, and nowhere else."""
+    """Leave the adapter out in the server's process only."""
 
     def broken(load_trained: Any) -> Any:
         def load(*arguments: Any, **keywords: Any) -> Any:

@@ -42,7 +42,7 @@ def load_single_quantised() -> None:
 
 
 def _train_with(**changes: Any) -> None:
-    """A broken run needs no more than a few examples to be seen as broken."""
+    """Change the lean preset, with few examples: a broken run shows after a few."""
     lean: Any = TARGETS["smollm2-135m"].lean
     lean.update({"max_examples": FEW_EXAMPLES, **changes})
 
@@ -126,7 +126,7 @@ def nan_loss() -> None:
 
 
 def _with_labels(change: Callable[[list[int]], list[int]]) -> None:
-    """Change the labels of each example; `change` sees those that carry loss, EOS last."""
+    """Change the labels of each example; ``change`` sees those that carry loss, EOS last."""
 
     def broken(collate: Any) -> Any:
         def collate_changed(batch: Any, *padding: int) -> Any:
@@ -166,7 +166,7 @@ def drop_style_tokens() -> None:
         return lambda batch, *padding: collate([_without(example, dropped) for example in batch], *padding)
 
     _train_with()
-    # Not in the encoding: encoded data is cached, and a cache must not learn of this.
+    # Not in the encoding: encoded data is cached, and the fault must not reach the cache.
     replace("pipeline.training.train:attach_adapter", attaching)
     replace("pipeline.training.train:collate", collating)
 

@@ -1,4 +1,4 @@
-"""What tests of several folders share."""
+"""Helpers shared by tests of several folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ANNOUNCEMENT = "listening on "
 VERBOSITY = [sys.executable, "-m", "pipeline.cli"]
-"""The command line under test; sabotage puts a broken one in its place."""
+"""The command line under test; sabotage replaces it with a broken one."""
 TINY = TARGETS["tiny-mistral"]
 
 
@@ -36,7 +36,7 @@ def tiny_request(output: Path, preset: str = "lean", **overrides: Any) -> Traini
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """A training process that ended, well or badly."""
+    """A training process that ended, successfully or not."""
 
     run: RunFolder
     exit_status: int
@@ -56,7 +56,7 @@ class Answers:
 
     @property
     def decodings(self) -> list[dict[Style, list[Generation]]]:
-        """Every way in which questions were answered."""
+        """The unconstrained decoding and each sampled one."""
         return [self.unconstrained, *self.presets.values()]
 
     @property
@@ -67,12 +67,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Greedy answers to the first questions with one thing changed each.
+    """Greedy answers to the first questions, each arm with one thing changed.
 
     Attributes:
-        no_token: The trained model, no style token in front.
-        adapter_off: The base model without the adapter, under each token.
-        swapped: The trained model with the two tokens' rows exchanged.
+        no_token: The trained model without a style token.
+        adapter_off: The base model without the adapter, with each token.
+        swapped: The trained model with the two tokens' rows swapped.
     """
 
     no_token: list[Generation]
@@ -81,7 +81,7 @@ class Counterfactuals:
 
 
 def greedy_record(model: LoadedModel, question: str, style: Style, config: GenerationConfig) -> dict[str, Any]:
-    """A greedy answer as `harness.snapshots.compare` takes it, with the likeliest tokens of every step."""
+    """A greedy answer as ``harness.snapshots.compare`` takes it, with the likeliest tokens of every step."""
     from pipeline.generation.scoring import greedy_with_log_probabilities
 
     answer, likeliest = greedy_with_log_probabilities(model.model, model.tokenizer, question, style, config)
@@ -101,7 +101,7 @@ class ServerProcess:
     Attributes:
         arguments: Arguments after ``serve --port 0``.
         log_file: Where the server's standard error goes.
-        start_limit_s: Seconds after which a server that says nothing is killed.
+        start_limit_s: Seconds after which a server that has not announced itself is killed.
     """
 
     arguments: list[str]

@@ -1,4 +1,4 @@
-"""Verdicts made by hand: the acceptance of a subject whose every measure meets its bound."""
+"""Verdicts for tests: the acceptance of a subject whose every measure meets its bound."""
 
 from __future__ import annotations
 

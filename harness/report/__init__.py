@@ -1,1 +1,1 @@
-"""What a run leaves behind: the result document, tables, figures and the page."""
+"""Results of a run: the result document, tables, figures and the HTML report."""

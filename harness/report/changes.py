@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report.compare_runs import Comparison, IncomparableRunsError, Kind, compare
-from harness.report.formatting import ABSENT
+from harness.report.formatting import ABSENT, escape_markdown, markdown_rows
 from harness.report.schema import DocumentError, validate
-from harness.report.table import markdown, markdown_rows
 
 DIFFERENCE_HEADERS = ("subject", "criterion", "what", "before", "after", "why", "p")
 
@@ -17,12 +16,13 @@ def changes_since(previous: Mapping[str, Any], document: Mapping[str, Any]) -> d
     """Compare a run with the last accepted one.
 
     Args:
-        previous: The parsed `acceptance.json` of the last accepted run.
+        previous: The parsed ``acceptance.json`` of the last accepted run.
         document: The result document of this run.
 
     Returns:
-        The document's `changes`: `previous` (commit and time), `refused` (why the two cannot be compared, or None),
-        `notes` and `differences`. A run that cannot be compared is no error here: it must not hide the verdict.
+        The document's ``changes``: ``previous`` (commit and time), ``refused`` (why the two cannot be compared, or
+        None), ``notes`` and ``differences``. A run that cannot be compared is not an error here: it must not hide the
+        verdict.
     """
     provenance = previous.get("provenance", {})
     origin = {"git_commit": provenance.get("git_commit"), "time_utc": provenance.get("time_utc", "unknown")}
@@ -35,7 +35,7 @@ def changes_since(previous: Mapping[str, Any], document: Mapping[str, Any]) -> d
 
 
 def by_kind(differences: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the differences grouped, gravest kind first; kinds without any are left out."""
+    """Return the differences by kind, regressions first; kinds without any are left out."""
     groups = {str(kind): [each for each in differences if each["kind"] == kind] for kind in Kind}
     return {kind: group for kind, group in groups.items() if group}
 
@@ -47,7 +47,7 @@ def headline(differences: Sequence[Mapping[str, Any]]) -> str:
 
 
 def difference_cells(difference: Mapping[str, Any]) -> list[str]:
-    """Return one difference as the cells under `DIFFERENCE_HEADERS`."""
+    """Return one difference as the cells under ``DIFFERENCE_HEADERS``."""
     p_value = difference["p_value"]
     texts = [str(difference[key]) for key in ("subject", "criterion", "name", "before", "after", "detail")]
     return [*texts, ABSENT if p_value is None else f"{p_value:.2g}"]
@@ -57,8 +57,8 @@ def changes_markdown(changes: Mapping[str, Any]) -> str:
     """Return notes and differences as Markdown, one table per kind."""
     parts = [headline(changes["differences"]) + "\n"]
     if changes["notes"]:
-        parts.append("".join(f"- {markdown(note)}\n" for note in changes["notes"]))
+        parts.append("".join(f"- {escape_markdown(note)}\n" for note in changes["notes"]))
     for kind, group in by_kind(changes["differences"]).items():
-        rows = [[markdown(cell).replace("\n", " ") for cell in difference_cells(each)] for each in group]
+        rows = [[escape_markdown(cell).replace("\n", " ") for cell in difference_cells(each)] for each in group]
         parts.append(f"### {kind}: {len(group)}\n\n{markdown_rows(DIFFERENCE_HEADERS, rows)}")
     return "\n".join(parts)

@@ -1,19 +1,20 @@
-"""What differs between two acceptance runs, and which differences are more than noise.
+"""Comparing two acceptance runs: what differs, and which differences are more than noise.
 
 The rules, by what was recorded:
 
-- An outcome that was PASS and is not any more is a regression, whatever else is known.
+- An outcome that was PASS and no longer is, is a regression in any case.
 - Proportions: Fisher's exact test, two-sided, p < 0.05.
 - Samples of distributions and latencies: Mann-Whitney U, two-sided, p < 0.05, and a relative change of the median of
-  more than 5 %, because large samples make trifles significant.
-- Single numbers carry no claim of significance: they are named as changed, and are a regression only when the state
-  of their bound got worse.
+  more than 5 %, because in large samples tiny changes are significant.
+- Single numbers carry no claim of significance: they are listed as changes, and are a regression only where the
+  state of their bound got worse.
 
-The tests are not corrected for their number, so one in twenty unchanged quantities is named by chance. A gate should
-rather look twice than miss. Times and rates are compared only between like machines with like package versions.
+The tests are not corrected for their number, so one in twenty unchanged quantities is listed by chance: a gate had
+better raise a false alarm than miss a regression. Times and rates are compared only between equal machines with equal
+package versions.
 
 Source: Fisher 1935, "The Logic of Inductive Inference", J. R. Stat. Soc. 98; Mann and Whitney 1947, "On a Test of
-Whether One of Two Random Variables is Stochastically Larger than the Other", Ann. Math. Stat. 18; `scipy.stats`.
+Whether One of Two Random Variables is Stochastically Larger than the Other", Ann. Math. Stat. 18; ``scipy.stats``.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Difference:
     Attributes:
         kind: What it means.
         subject: Name of the subject; empty for snapshots of no subject.
-        criterion: Id of the criterion, or `identity` or `goldens`.
-        name: Name of the measure or sample, `outcome`, a key of the identity, or a node id.
+        criterion: Id of the criterion, or ``identity`` or ``goldens``.
+        name: Name of the measure or sample, ``outcome``, a key of the identity, or a node id.
         before: Value in the first run, as text.
         after: Value in the second run, as text.
         detail: The rule that decided, in a few words.
@@ -97,7 +98,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     """Compare two result documents; see the module for the rules.
 
     Args:
-        before: The earlier `acceptance.json`, valid.
+        before: The earlier ``acceptance.json``, valid.
         after: The later one, valid.
 
     Raises:
@@ -195,7 +196,7 @@ class _SubjectComparer:
 
     def _measures(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
         first, second = before["measurements"], after["measurements"]
-        # A criterion that was not reached in one run is told by its outcome; listing its measures says nothing more.
+        # The outcome already says that a criterion was not reached in one run; listing its measures adds nothing.
         for name in dict.fromkeys([*second, *first]) if first and second else ():
             bound = _bound(after, name)
             if first.get(name) == second.get(name) or (
@@ -266,7 +267,7 @@ def _better_samples(sample: Mapping[str, Any], criterion: Mapping[str, Any]) -> 
     """Return 1 where larger samples are better, -1 where smaller are, 0 where nothing says so."""
     if sample["unit"] in _TIMED_UNITS:
         return 1 if sample["unit"] in _RATES else -1
-    # A sample is on the side of the bounds that carry its label: `terse` of `terse_median_tokens < 50 tokens`.
+    # A sample is on the side of the bounds that carry its label: ``terse`` of ``terse_median_tokens < 50 tokens``.
     signs = {
         -1 if bound["comparison"].startswith("<") else 1
         for bound in criterion["bounds"]

@@ -39,7 +39,7 @@ class Judged:
         subject: The subject.
         criteria: The criteria that must pass: the documented ones in its scope, then the project's own.
         tests: Node id and result of every collected test.
-        identity: What names the artefact that was judged; empty where nothing was named.
+        identity: Names and digests of the judged artefact; empty where nothing was given.
     """
 
     subject: Subject
@@ -80,7 +80,7 @@ def build(
         arguments: pytest's arguments.
 
     Returns:
-        The content of `acceptance.json`. Non-finite numbers are the strings `nan`, `inf` and `-inf`,
+        The content of ``acceptance.json``. Non-finite numbers are the strings ``nan``, ``inf`` and ``-inf``,
         because JSON has none.
     """
     subjects = [entry.describe() for entry in judged]
@@ -138,7 +138,7 @@ def _bound(bound: Bound, documented: Bound, final: CriterionResult) -> dict[str,
         "threshold": bound.threshold,
         "unit": bound.unit,
         "limit": bound.limit,
-        # A replaced threshold must be seen by whoever reads the report.
+        # A reader of the report must see that a threshold was replaced.
         "documented_limit": documented.limit if documented != bound else None,
         "confidence": bound.confidence,
         "recorded": state is not BoundState.MISSING,
@@ -148,7 +148,7 @@ def _bound(bound: Bound, documented: Bound, final: CriterionResult) -> dict[str,
 
 
 def finite(value: Any) -> Any:
-    """Return `value` as JSON has it: non-finite floats as strings, proportions as dicts, tuples as lists."""
+    """Return ``value`` as JSON has it: non-finite floats as strings, proportions as dicts, tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Proportion):
@@ -161,7 +161,7 @@ def finite(value: Any) -> Any:
 
 
 def portable_arguments(arguments: Sequence[str], root: Path) -> list[str]:
-    """Return the arguments with absolute paths cut: relative to `root` inside it, else to their last part."""
+    """Return the arguments with absolute paths cut: relative to ``root`` inside it, else to their last part."""
 
     def cut(match: re.Match[str]) -> str:
         path = Path(match[2])

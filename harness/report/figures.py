@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 
 from harness.statistics import median
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; the page replaces them by its own of either scheme.
+# Okabe and Ito's palette, which is safe for colour-blind readers; the page replaces it with its own light or dark one.
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _INK = "#1b1b1f"
 _PANEL = "#fefefe"
@@ -26,7 +26,7 @@ _PAGE_COLOURS = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, start=1)},
 }
 _THRESHOLD_STYLES = ("--", ":", "-.")
-# Narrow enough that the text stays legible when a telephone scales the figure to its width.
+# Narrow enough that the text stays legible when a phone scales the figure to its width.
 _SIZE_INCHES = (5.2, 3.2)
 _BINS = 24
 _BOX_PARTS = tuple(f"boxplot.{part}props" for part in ("box", "whisker", "cap", "median"))
@@ -55,7 +55,7 @@ class Figure:
         criterion_id: Criterion whose test attached the samples.
         title: What it shows, in one line.
         summary: Its samples in numbers, for readers who cannot see it.
-        svg: The drawing, on a white ground of its own.
+        svg: The drawing, on a white background.
     """
 
     name: str
@@ -66,9 +66,9 @@ class Figure:
 
     @property
     def inline_svg(self) -> str:
-        """The `<svg>` element alone, in the page's colours, its ids made unique so that several fit on one page."""
+        """The ``<svg>`` element alone, in the page's colours, its ids made unique so that several fit on one page."""
         element = self.svg[self.svg.index("<svg") :]
-        # The metadata say what the figure's label says, in a vocabulary that HTML has no names for.
+        # The metadata repeat the figure's label, in a vocabulary that HTML does not know.
         element = re.sub(r"\s*<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
         element = re.sub(r'\bid="', f'id="{self.name}-', element)
         element = re.sub(r'(href="#|url\(#)', rf"\g<1>{self.name}-", element)
@@ -131,7 +131,7 @@ def _svg(
 
 
 def _numbers(values: Sequence[float | str]) -> list[float]:
-    # The document spells NaN and infinities as strings.
+    # The document writes NaN and infinities as strings.
     return [float(value) for value in values]
 
 

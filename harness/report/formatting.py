@@ -1,20 +1,20 @@
-"""How the report spells values, margins and nested settings."""
+"""How the report formats values, margins, nested settings and Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 ABSENT = "-"
 
 
 def is_proportion(value: object) -> bool:
-    """Return whether a measurement of the result document is a `Proportion`."""
+    """Return whether a measurement of the result document is a ``Proportion``."""
     return isinstance(value, Mapping) and "trials" in value
 
 
 def value_text(value: Any) -> str:
-    """Return a measurement as text: four significant digits, a proportion as `0.983 (118 of 120)`."""
+    """Return a measurement as text: four significant digits, a proportion as ``0.983 (118 of 120)``."""
     if is_proportion(value):
         return f"{value['share']:.3g} ({value['successes']} of {value['trials']})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -30,7 +30,7 @@ def margin_text(bound: Mapping[str, Any]) -> str:
 
 
 def flat_pairs(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as pairs of dotted name and text; None is `unknown`."""
+    """Return nested settings as pairs of dotted name and text; None is ``unknown``."""
     pairs = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
@@ -40,3 +40,19 @@ def flat_pairs(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
         else:
             pairs.append((f"{prefix}{key}", "unknown" if value is None else str(value)))
     return pairs
+
+
+def markdown_rows(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of headers and cells that are escaped already."""
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def escape_markdown(text: object) -> str:
+    """Return text with everything escaped that Markdown would read as markup."""
+    # Underscores inside words are literal in Markdown; these characters are not.
+    escaped = str(text).replace("\\", "\\\\")
+    for character in "|<>*`[]":
+        escaped = escaped.replace(character, f"\\{character}")
+    return escaped

@@ -1,4 +1,4 @@
-"""The result document as files: a page that needs no other file, Markdown and figures."""
+"""The result document as files: a self-contained HTML page, Markdown and figures."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 _TEMPLATE = "page.html.jinja"
 _OPEN_ROWS = 8
-# Not the full stop that ends a sentence, nor what stands between digits.
+# Not the full stop that ends a sentence or stands between digits.
 _SEPARATOR = re.compile(r"(?<=\w)(?:[_/]|::|\.(?=[A-Za-z]))")
 
 
 def write_report(document: Mapping[str, Any], folder: Path) -> Path:
-    """Write `report.html`, `report.md` and `figures/<name>.svg`.
+    """Write ``report.html``, ``report.md`` and ``figures/<name>.svg``.
 
     Args:
-        document: The content of `acceptance.json`. Its `changes` are shown where it has them.
+        document: The content of ``acceptance.json``. Its ``changes`` are shown where it has them.
         folder: Where to write; made when missing.
 
     Returns:
-        The path of `report.html`, which needs no other file.
+        The path of ``report.html``, which is self-contained.
     """
-    # matplotlib takes longer to import than most test runs take, and only runs with a verdict draw.
+    # Imported here: matplotlib is slow to import, and only runs with a verdict draw figures.
     from harness.report.figures import draw
 
     groups = [draw(subject) for subject in document["subjects"]]

@@ -1,4 +1,4 @@
-"""The whole report as Markdown, the short table first, as a CI server shows it."""
+"""The complete report as Markdown, the short table first, as a CI server shows it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report import view
 from harness.report.changes import changes_markdown, headline
-from harness.report.formatting import value_text
-from harness.report.table import markdown, markdown_rows, table_markdown
+from harness.report.formatting import escape_markdown, markdown_rows, value_text
+from harness.report.table import table_markdown
 
 if TYPE_CHECKING:
     from harness.report.figures import Figure
 
 
 def report_markdown(document: Mapping[str, Any], figures: Sequence[Figure]) -> str:
-    """Return the content of `report.md`.
+    """Return the content of ``report.md``.
 
     Args:
-        document: The content of `acceptance.json`.
-        figures: The figures beside it, in `figures/`.
+        document: The content of ``acceptance.json``.
+        figures: The figures beside it, in ``figures/``.
     """
-    links = [f"![{markdown(figure.title)}](figures/{figure.name}.svg)\n\n{figure.summary}\n" for figure in figures]
+    links = [
+        f"![{escape_markdown(figure.title)}](figures/{figure.name}.svg)\n\n{figure.summary}\n" for figure in figures
+    ]
     parts = [
         _short(document),
         table_markdown(document),
@@ -33,7 +35,10 @@ def report_markdown(document: Mapping[str, Any], figures: Sequence[Figure]) -> s
             "Packages", _table(("package", "version here", "golden pin", "comparison"), view.package_rows(document))
         ),
         _section("Doctor", _doctor(document)),
-        _section("Provenance", "".join(f"- {markdown(k)}: {markdown(v)}\n" for k, v in view.origin_rows(document))),
+        _section(
+            "Provenance",
+            "".join(f"- {escape_markdown(k)}: {escape_markdown(v)}\n" for k, v in view.origin_rows(document)),
+        ),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -49,11 +54,11 @@ def _short(document: Mapping[str, Any]) -> str:
     ]
     table = _table(("subject", "verdict", "criteria"), rows)
     changes = document.get("changes")
-    told = ""
+    since = ""
     if changes is not None:
         outcome = "not comparable" if changes["refused"] else headline(changes["differences"])
-        told = f"\nSince the last accepted run: {outcome}.\n"
-    return f"# Acceptance report\n\n**verdict: {document['decision']}**\n\n{table}{told}"
+        since = f"\nSince the last accepted run: {outcome}.\n"
+    return f"# Acceptance report\n\n**verdict: {document['decision']}**\n\n{table}{since}"
 
 
 def _changes(document: Mapping[str, Any]) -> str:
@@ -62,7 +67,7 @@ def _changes(document: Mapping[str, Any]) -> str:
         return ""
     origin = f"Against commit {changes['previous']['git_commit'] or 'unknown'}, {changes['previous']['time_utc']}.\n\n"
     if changes["refused"]:
-        return origin + f"The two runs cannot be compared: {markdown(changes['refused'])}\n"
+        return origin + f"The two runs cannot be compared: {escape_markdown(changes['refused'])}\n"
     return origin + changes_markdown(changes)
 
 
@@ -70,13 +75,13 @@ def _doctor(document: Mapping[str, Any]) -> str:
     rows = view.doctor_rows(document)
     if not rows:
         return ""
-    return f"{markdown(view.doctor_summary(document))}\n\n" + _folded(
+    return f"{escape_markdown(view.doctor_summary(document))}\n\n" + _folded(
         "checks", _table(("check", "level", "detail", "remedy"), rows)
     )
 
 
 def _subject_sections(subject: Mapping[str, Any]) -> str:
-    name = markdown(subject["name"])
+    name = escape_markdown(subject["name"])
     parts = [
         _section(
             f"Margins: {name}",
@@ -91,7 +96,7 @@ def _subject_sections(subject: Mapping[str, Any]) -> str:
     for criterion in subject["criteria"]:
         for table in criterion["tables"]:
             body = _folded(f"rows: {len(table['rows'])}", _table(table["columns"], table["rows"]))
-            parts.append(_section(f"{markdown(table['name'])}: {name}", body))
+            parts.append(_section(f"{escape_markdown(table['name'])}: {name}", body))
     return "\n".join(part for part in parts if part)
 
 
@@ -99,8 +104,8 @@ def _evidence(subject: Mapping[str, Any]) -> str:
     lines = []
     for criterion in subject["criteria"]:
         measured = [f"{name} {value_text(value)}" for name, value in criterion["measurements"].items()]
-        lines.append(f"- {criterion['id']}: {markdown('; '.join(measured) or 'nothing recorded')}\n")
-        lines += [f"  - {markdown(test['nodeid'])}: {test['outcome']}\n" for test in criterion["tests"]]
+        lines.append(f"- {criterion['id']}: {escape_markdown('; '.join(measured) or 'nothing recorded')}\n")
+        lines += [f"  - {escape_markdown(test['nodeid'])}: {test['outcome']}\n" for test in criterion["tests"]]
     return "".join(lines)
 
 
@@ -117,8 +122,8 @@ def _margins(subject: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    cells = [[markdown(cell).replace("\n", "<br>") for cell in row] for row in rows]
-    return markdown_rows([markdown(header) for header in headers], cells) if cells else ""
+    cells = [[escape_markdown(cell).replace("\n", "<br>") for cell in row] for row in rows]
+    return markdown_rows([escape_markdown(header) for header in headers], cells) if cells else ""
 
 
 def _section(title: str, body: str) -> str:

@@ -14,7 +14,7 @@ _SUBSTANTIAL = 0.05
 
 @dataclass(frozen=True)
 class Shift:
-    """How a sample's location moved.
+    """Change of a sample's median.
 
     Attributes:
         median_before: Median of the first sample, in its unit.
@@ -49,20 +49,20 @@ def shift(before: Sequence[float | str], after: Sequence[float | str]) -> Shift 
     """Compare two samples by the two-sided Mann-Whitney U test.
 
     Args:
-        before: The first sample, shape (n,), n >= 1; the result document spells non-finite values as strings.
+        before: The first sample, shape (n,), n >= 1; the result document writes non-finite values as strings.
         after: The second sample, shape (m,), m >= 1.
 
     Returns:
         The shift, or None where a value is not finite.
 
-    Source: Mann and Whitney 1947, Ann. Math. Stat. 18; `scipy.stats.mannwhitneyu`.
+    Source: Mann and Whitney 1947, Ann. Math. Stat. 18; ``scipy.stats.mannwhitneyu``.
     """
     from scipy import stats
 
     first, second = [float(value) for value in before], [float(value) for value in after]
     if not all(map(math.isfinite, [*first, *second])):
         return None
-    # Samples of one value alone have no rank variance, and scipy would divide by it.
+    # Without any variation the rank variance is zero, and scipy would divide by it.
     alike = len({*first, *second}) == 1
     p_value = 1.0 if alike else float(stats.mannwhitneyu(first, second, alternative="two-sided").pvalue)
     return Shift(median(first), median(second), p_value)
@@ -72,13 +72,13 @@ def proportion_p_value(before: Mapping[str, Any], after: Mapping[str, Any]) -> f
     """Return the p-value of Fisher's exact two-sided test that two proportions have one true share.
 
     Args:
-        before: `successes` and `trials` of the first sample.
+        before: ``successes`` and ``trials`` of the first sample.
         after: Those of the second.
 
-    Source: Fisher 1935, J. R. Stat. Soc. 98; `scipy.stats.fisher_exact`.
+    Source: Fisher 1935, J. R. Stat. Soc. 98; ``scipy.stats.fisher_exact``.
     """
     from scipy import stats
 
     table = [[sample["successes"], sample["trials"] - sample["successes"]] for sample in (before, after)]
-    # Rounding can leave the sum of probabilities a hair above 1.
+    # Rounding can leave the sum of probabilities slightly above 1.
     return min(1.0, float(stats.fisher_exact(table).pvalue))

@@ -1,4 +1,4 @@
-"""The published schema of `acceptance.json`, and reading documents that keep to it."""
+"""The published schema of ``acceptance.json``, and reading documents that follow it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DocumentError(ValueError):
 
 @cache
 def schema() -> Mapping[str, Any]:
-    """Return the schema of `acceptance.json` (JSON Schema, draft 2020-12)."""
+    """Return the schema of ``acceptance.json`` (JSON Schema, draft 2020-12)."""
     content: Mapping[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
     return content
 
@@ -27,10 +27,10 @@ def validate(document: object) -> None:
     """Check a parsed result document against the published schema.
 
     Args:
-        document: The content of `acceptance.json`.
+        document: The content of ``acceptance.json``.
 
     Raises:
-        DocumentError: A value breaks the schema; names its place, for example `subjects[0].criteria[3].outcome`.
+        DocumentError: A value breaks the schema; names its place, for example ``subjects[0].criteria[3].outcome``.
     """
     import jsonschema
 
@@ -54,7 +54,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """Read and check a result document.
 
     Args:
-        path: The file, or the folder of a run that holds `acceptance.json`.
+        path: The file, or the folder of a run that holds ``acceptance.json``.
 
     Raises:
         DocumentError: The file is missing, is no JSON, or breaks the schema; the message names it.
@@ -72,4 +72,4 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON; non-finite numbers are the strings nan, inf and -inf")
+    raise ValueError(f"{constant} is not JSON; non-finite numbers are the strings nan, inf and -inf")

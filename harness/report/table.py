@@ -1,14 +1,14 @@
-"""The result document as text and Markdown tables."""
+"""The tables of criteria, as text for the terminal and as Markdown."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tabulate import tabulate
 
-from harness.report.formatting import ABSENT, value_text
+from harness.report.formatting import ABSENT, escape_markdown, markdown_rows, value_text
 
 HEADERS = ("criterion", "threshold", "measured", "verdict")
 _REASON_COLUMNS = 44
@@ -35,25 +35,21 @@ def table_markdown(document: Mapping[str, Any]) -> str:
     """Return each subject's verdict, table of criteria and grouped reasons as Markdown; it holds no other table."""
     parts = []
     for subject in document["subjects"]:
-        rows = [[cell.replace("\n", "<br>") for cell in map(markdown, row_cells(each))] for each in subject["criteria"]]
-        parts.append(f"## {markdown(subject['name'])}: {subject['decision']}\n\n{markdown_rows(HEADERS, rows)}")
+        rows = [
+            [cell.replace("\n", "<br>") for cell in map(escape_markdown, row_cells(each))]
+            for each in subject["criteria"]
+        ]
+        parts.append(f"## {escape_markdown(subject['name'])}: {subject['decision']}\n\n{markdown_rows(HEADERS, rows)}")
         if reasons := grouped_reasons(subject):
-            parts.append("".join(f"- {markdown(reason.strip())}\n" for reason in reasons))
+            parts.append("".join(f"- {escape_markdown(reason.strip())}\n" for reason in reasons))
     if document["subjects_not_selected"]:
         names = ", ".join(document["subjects_not_selected"])
-        parts.append(f"Not judged, no test selected: {markdown(names)}\n")
+        parts.append(f"Not judged, no test selected: {escape_markdown(names)}\n")
     return "\n".join(parts)
 
 
-def markdown_rows(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table of cells that are escaped already."""
-    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 def row_cells(criterion: Mapping[str, Any]) -> list[str]:
-    """Return one criterion as the cells under `HEADERS`."""
+    """Return one criterion as the cells under ``HEADERS``."""
     bounds = criterion["bounds"]
     verdict = criterion["outcome"]
     if criterion["reason"]:
@@ -85,12 +81,3 @@ def grouped_reasons(subject: Mapping[str, Any]) -> list[str]:
             reason = criterion["reason"]
             groups.setdefault(f"{criterion['outcome']}, {reason}", []).append(criterion["id"])
     return [f"  {reason}: {', '.join(ids)}" for reason, ids in groups.items()]
-
-
-def markdown(text: object) -> str:
-    """Return text with what Markdown would read as markup escaped."""
-    # Underscores inside words are literal in Markdown; these are not.
-    escaped = str(text).replace("\\", "\\\\")
-    for character in "|<>*`[]":
-        escaped = escaped.replace(character, f"\\{character}")
-    return escaped

@@ -1,4 +1,4 @@
-"""What the page and the Markdown report show beside the criteria tables, as rows of text."""
+"""What the HTML and the Markdown report show besides the criteria tables, as rows of text."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def snapshot_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]
 
 
 def package_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return package, version here, golden pin, and how the two stand to each other."""
+    """Return package, version here, golden pin, and how the two compare."""
     packages = document["provenance"]["packages"]
     pins = document["provenance"].get("golden_pins", {})
     rows = []

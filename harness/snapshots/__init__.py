@@ -1,1 +1,1 @@
-"""Snapshots: outputs recorded in git for one target on one kind of machine, kept by syrupy, and compared with a run."""
+"""Snapshots: outputs of one target on one kind of machine, kept in ``golden/`` by syrupy and compared with a run."""

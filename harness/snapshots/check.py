@@ -1,4 +1,4 @@
-"""The snapshot of one test: compared, or recorded from a known and repeatable state."""
+"""The snapshot of one test: compared with a run, or recorded from a clean commit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.snapshots.extension import Compare, SnapshotFile, differs_at_all, r
 
 
 class SnapshotState(StrEnum):
-    """What became of a test's snapshot."""
+    """The result for a test's snapshot."""
 
     MATCH = "MATCH"
     DIFFERENT = "DIFFERENT"
@@ -24,7 +24,7 @@ class SnapshotState(StrEnum):
 
 
 class SnapshotError(AssertionError):
-    """A snapshot was not confirmed: it differs, was recorded just now, or could not be recorded."""
+    """A snapshot was not confirmed: it differs, was only just recorded, or could not be recorded."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Recording:
     """A snapshot that this run wrote.
 
     Attributes:
-        test: The test, `module::name`.
+        test: The test, ``module::name``.
         path: Its file, relative to the project folder.
         old: The document that stood there, None when there was none.
         new: The document that stands there now.
@@ -46,15 +46,15 @@ class Recording:
 
 @dataclass
 class DeviceSnapshot:
-    """Compares the value of one test with the recorded one.
+    """Compares the value of one test with its snapshot.
 
     Attributes:
-        assertion: syrupy's assertion, with a `SnapshotFile`.
+        assertion: syrupy's assertion, with a ``SnapshotFile``.
         root: Project folder, which paths in messages are relative to.
         origin: Provenance of the clean commit that recordings are made from; empty when nothing is recorded.
-        observe: Told the state and its detail.
-        recordings: Where a recording is added for the review.
-        state: What the check came to; None until `check` was called.
+        observe: Called with the state and its detail.
+        recordings: Collects recordings for the review.
+        state: Result of the check; None until ``check`` was called.
     """
 
     assertion: SnapshotAssertion
@@ -72,7 +72,7 @@ class DeviceSnapshot:
 
     @property
     def shown(self) -> str:
-        """The file as messages name it."""
+        """The path as messages show it, relative to the project folder."""
         return self.file.relative_to(self.root).as_posix()
 
     @property
@@ -82,18 +82,18 @@ class DeviceSnapshot:
         return self.assertion.update_snapshots or new_only
 
     def check(self, value: object, compare: Compare, again: Callable[[], object] | None = None) -> None:
-        """Compare `value` with the recorded one, or record it under `--snapshot-update`.
+        """Compare ``value`` with the snapshot, or record it under ``--snapshot-update``.
 
-        A value that is recorded already, digit for digit, is not written again and matches.
+        A value that equals the snapshot exactly matches and is not written again.
 
         Args:
             value: The observed value, JSON-ready.
             compare: Called with recorded and observed; returns None, or how they differ. Its tolerances belong
                 to the test, never to the snapshot.
-            again: Produces the value a second time; recording is refused when `compare` tells the two apart.
+            again: Produces the value a second time; recording is refused where ``compare`` finds a difference.
 
         Raises:
-            SnapshotError: The value differs, was recorded just now, or must not be recorded.
+            SnapshotError: The value differs, was only just recorded, or must not be recorded.
         """
         __tracebackhide__ = True
         if self.state is not None:
@@ -104,7 +104,7 @@ class DeviceSnapshot:
             self._compare(value, compare)
 
     def conclude(self, state: SnapshotState, detail: str) -> None:
-        """Take note of the state."""
+        """Set and report the state."""
         self.state = state
         self.observe(state, detail)
 
@@ -139,7 +139,7 @@ class DeviceSnapshot:
         self._fail(SnapshotState.RECORDED, "review and commit it, then run again")
 
     def _existing(self) -> Mapping[str, Any] | None:
-        # A file that is another test's, or none of ours, is not overwritten.
+        # A file of another test, or one that is no snapshot, is not overwritten.
         __tracebackhide__ = True
         if not self.file.is_file():
             return None
@@ -156,7 +156,7 @@ class DeviceSnapshot:
         return {"value": value, "provenance": {**self.origin, "test": self._label}}
 
     def _reason(self) -> str:
-        # syrupy swallows what comparing and writing raise.
+        # syrupy swallows exceptions of comparing and writing.
         error = self.assertion.executions[0].exception
         if error is not None:
             return f"the check failed: {type(error).__name__}: {error}"

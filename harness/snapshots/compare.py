@@ -1,4 +1,4 @@
-"""Comparing an observed run with a recorded one; what is missing or not finite never compares equal."""
+"""Comparing an observed run with its snapshot; what is missing or not finite never compares equal."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def trajectory_delta(recorded: Sequence[float], observed: Sequence[float]) -> Tr
     """Compare two trajectories step by step.
 
     Args:
-        recorded: The reference, shape (steps,).
-        observed: The new run, shape (steps,).
+        recorded: The snapshot's values, shape (steps,).
+        observed: The new run's, shape (steps,).
 
     Returns:
         The delta over the common steps; both numbers are NaN when there is none or a value is not finite.
 
     Raises:
-        ValueError: `recorded` is empty, so there is nothing to compare with.
+        ValueError: ``recorded`` is empty, so there is nothing to compare with.
 
-    Source: `tests/invariant/` of huggingface/trl, which tests the largest delta and the mean residual.
+    Source: ``tests/invariant/`` of huggingface/trl, which tests the largest delta and the mean residual.
     """
     if len(recorded) == 0:
         raise ValueError("an empty recorded trajectory compares with nothing")
@@ -58,7 +58,7 @@ def trajectory_delta(recorded: Sequence[float], observed: Sequence[float]) -> Tr
     reference = np.asarray(recorded[:common], dtype=np.float64)
     actual = np.asarray(observed[:common], dtype=np.float64)
     length_equal = len(recorded) == len(observed)
-    # inf - inf is NaN with a warning; saying NaN outright keeps the warning out of the caller's run.
+    # inf - inf is NaN with a warning; returning NaN here keeps the warning out of the caller's run.
     if common == 0 or not (np.isfinite(reference).all() and np.isfinite(actual).all()):
         return TrajectoryDelta(length_equal, math.nan, math.nan)
     difference = actual - reference
@@ -77,7 +77,7 @@ def trajectory_difference(
         max_mean: Largest mean of observed minus recorded allowed, either sign.
 
     Raises:
-        ValueError: `recorded` is empty.
+        ValueError: ``recorded`` is empty.
     """
     delta = trajectory_delta(recorded, observed)
     if delta.within(max_abs, max_mean):
@@ -106,7 +106,7 @@ def greedy_difference(recorded: Any, observed: Any, log_probability_tolerance: f
     """Return how a greedy answer differs from the recorded one of the same environment, or None.
 
     Args:
-        recorded: Mapping with `token_ids`, `token_count`, `finish_reason` and `top5`, which holds for each step
+        recorded: Mapping with ``token_ids``, ``token_count``, ``finish_reason`` and ``top5``, which holds for each step
             the five likeliest tokens as pairs of token id and log-probability (nats).
         observed: The same of the new run.
         log_probability_tolerance: Largest difference allowed of one token's log-probability in one step (nats).
@@ -117,8 +117,8 @@ def greedy_difference(recorded: Any, observed: Any, log_probability_tolerance: f
     index = token_divergence(recorded["token_ids"], observed["token_ids"])
     if index is not None:
         return _describe_divergence(recorded, observed, index)
-    if recorded["finish_reason"] != observed["finish_reason"]:
-        return f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}"
+    if endings := _ending_differences(recorded, observed):
+        return endings[0]
     if len(recorded["top5"]) != len(observed["top5"]):
         return f"log-probabilities of {len(observed['top5'])} steps instead of {len(recorded['top5'])}"
     for step, (before, now) in enumerate(zip(recorded["top5"], observed["top5"], strict=True)):
@@ -132,32 +132,28 @@ def batched_difference(recorded: Any, observed: Any) -> str | None:
     """Return how an answer made in a batch differs from one made alone, or None.
 
     Batched arithmetic may swap near ties: at the first token that differs each token must be among the other's
-    five likeliest. What follows has another context and is not compared, but length and finish reason always are.
+    five likeliest. Later tokens have another context and are not compared, but length and finish reason always are.
 
     Args:
-        recorded: As for `greedy_difference`.
+        recorded: As for ``greedy_difference``.
         observed: The same of the batched run.
 
-    Source: `check_logprobs_close` in `tests/models/utils.py` of vllm-project/vllm, which lets a shorter output pass.
+    Source: ``check_logprobs_close`` in ``tests/models/utils.py`` of vllm-project/vllm, where a shorter output passes.
     """
     different = first_token_difference(recorded, observed)
     if different is not None:
         return different
-    if recorded["token_count"] != observed["token_count"]:
-        return f"{observed['token_count']} tokens instead of {recorded['token_count']}"
-    if recorded["finish_reason"] != observed["finish_reason"]:
-        return f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}"
-    return None
+    return next(iter(_ending_differences(recorded, observed)), None)
 
 
 def first_token_difference(recorded: Any, observed: Any) -> str | None:
-    """Return how two greedy answers part, or None where they do not or where each token is a likely one to the other.
+    """Return how two greedy answers diverge, or None where they do not, or where each token is likely in the other.
 
-    At the first token that differs each must be among the other's five likeliest. What follows has another context and
-    is not compared, so neither is its length; this is for arithmetic that nothing promises to be the same.
+    At the first token that differs each must be among the other's five likeliest. Later tokens have another
+    context and are not compared, nor is the length; this is for arithmetic that need not be bitwise equal.
 
     Args:
-        recorded: As for `greedy_difference`.
+        recorded: As for ``greedy_difference``.
         observed: The same of the other run.
     """
     problem = _problem("recorded", recorded) or _problem("observed", observed)
@@ -194,7 +190,7 @@ def answers_difference(recorded: Any, observed: Any, difference: AnswerDifferenc
 
 
 def _problem(which: Literal["recorded", "observed"], answer: Any) -> str | None:
-    """Say what an answer lacks to be compared at all."""
+    """Return why an answer cannot be compared, or None."""
     missing = [key for key in ANSWER_KEYS if key not in answer] if isinstance(answer, Mapping) else list(ANSWER_KEYS)
     if missing:
         return f"the {which} answer lacks {', '.join(missing)}"
@@ -213,7 +209,7 @@ def _problem(which: Literal["recorded", "observed"], answer: Any) -> str | None:
 
 
 def _largest_move(before: Mapping[int, float], now: Mapping[int, float]) -> float:
-    """Largest change of one token's log-probability that two lists of the likeliest tokens prove."""
+    """Largest change of one token's log-probability that follows from two lists of the likeliest tokens."""
     moves = [abs(before[token] - now[token]) for token in before.keys() & now.keys()]
     # A token that left the list is now at most as likely as the last one listed, and has moved at least that far.
     for here, there in ((before, now), (now, before)):
@@ -231,15 +227,21 @@ def _describe_divergence(recorded: Mapping[str, Any], observed: Mapping[str, Any
         f"{'near tie' if near else 'different behaviour'} "
         f"(log-probability gap between the two: recorded {shown[0]}, observed {shown[1]})",
     ]
+    return "; ".join([*parts, *_ending_differences(recorded, observed)])
+
+
+def _ending_differences(recorded: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
+    """How length and finish reason differ, in this order."""
+    parts = []
     if recorded["token_count"] != observed["token_count"]:
         parts.append(f"{observed['token_count']} tokens instead of {recorded['token_count']}")
     if recorded["finish_reason"] != observed["finish_reason"]:
         parts.append(f"finish reason {observed['finish_reason']} instead of {recorded['finish_reason']}")
-    return "; ".join(parts)
+    return parts
 
 
 def _token_at(answer: Mapping[str, Any], index: int) -> int | None:
-    """The token chosen in a step; where the answer ends, the likeliest one, which ended it."""
+    """The token chosen in a step; at the end of the answer the likeliest one, which ended it."""
     if index < answer["token_count"]:
         return int(answer["token_ids"][index])
     if index < len(answer["top5"]):

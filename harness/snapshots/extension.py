@@ -23,22 +23,22 @@ Compare = Callable[[Any, Any], str | None]
 
 
 class SnapshotFile(JSONSnapshotExtension):
-    """Stores the snapshot of a test as `<folder>/<test module>/<test name>.json`.
+    """Stores the snapshot of a test as ``<folder>/<test module>/<test name>.json``.
 
-    syrupy fails a run that leaves a snapshot unused and deletes such snapshots when it updates; that takes the
-    snapshots of another machine, of a module skipped at import or of an absent GPU for leftovers. So this extension
-    discovers nothing and deletes nothing; that every file belongs to a test is a test of its own.
+    syrupy fails a run that leaves a snapshot unused and deletes such snapshots when it updates; it would
+    treat the snapshots of another machine, of a module skipped at import or of an absent GPU as leftovers. So this
+    extension discovers nothing and deletes nothing; another test checks that every file belongs to a test.
 
     Attributes:
-        folder: Folder of one target in one environment; set by `in_folder`.
-        compare: Decides whether the observed value is the recorded one.
-        difference: What `compare` said last, or what is wrong with the file.
+        folder: Folder of one target in one environment; set by ``in_folder``.
+        compare: Decides whether the observed value matches the snapshot.
+        difference: The last result of ``compare``, or what is wrong with the file.
     """
 
     folder: Path
 
     def __init__(self) -> None:
-        """Compare exactly until told otherwise."""
+        """Compare exactly by default."""
         self.compare: Compare = differs_at_all
         self.difference: str | None = None
 
@@ -48,7 +48,7 @@ class SnapshotFile(JSONSnapshotExtension):
         return cast("type[SnapshotFile]", type(cls.__name__, (cls,), {"folder": folder}))
 
     def serialize(self, data: SerializableData, **_filters: Any) -> str:
-        """Return `data` as JSON text.
+        """Return ``data`` as JSON text.
 
         Raises:
             ValueError: A number in it is not finite, or it is not JSON.
@@ -56,7 +56,7 @@ class SnapshotFile(JSONSnapshotExtension):
         return to_text(data)
 
     def matches(self, *, serialized_data: SerializableData, snapshot_data: SerializableData) -> bool:
-        """Compare the values; the provenance only has to name the same test."""
+        """Compare the values; of the provenance, only the test's name must agree."""
         observed = json.loads(serialized_data)
         try:
             recorded = read_snapshot(snapshot_data, observed["provenance"]["test"])
@@ -64,7 +64,7 @@ class SnapshotFile(JSONSnapshotExtension):
             self.difference = str(error)
             return False
         if recorded.keys() != KEYS:
-            self.difference = f"the recorded file holds {', '.join(sorted(recorded))}: record it again"
+            self.difference = f"the snapshot holds {', '.join(sorted(recorded))}: record it again"
         else:
             self.difference = self.compare(recorded["value"], observed["value"])
         return self.difference is None
@@ -104,19 +104,19 @@ class SnapshotFile(JSONSnapshotExtension):
 
 
 def test_label(location: PyTestLocation) -> str:
-    """Return the name that binds a snapshot to its test: `module::test`, parameters and class included."""
+    """Return the name that binds a snapshot to its test: ``module::test``, parameters and class included."""
     return f"{location.basename}::{location.snapshot_name}"
 
 
 def path_part(text: str) -> str:
-    """Return `text` as one part of a path, safe in shells, links and file systems.
+    """Return ``text`` as one part of a path, safe in shells, links and file systems.
 
     Raises:
-        ValueError: Nothing of it can stand in a file name.
+        ValueError: No character of it is allowed in a file name.
     """
     part = re.sub(r"[^A-Za-z0-9.=+-]+", "_", text).strip("._")
     if not part:
-        raise ValueError(f"no file name can be made of {text!r}")
+        raise ValueError(f"no file name can be made of {text!r}: no character of it is allowed")
     return part
 
 
@@ -125,7 +125,7 @@ def read_snapshot(text: str, test: str) -> Mapping[str, Any]:
 
     Args:
         text: Its content.
-        test: The test it must belong to, as `test_label` names it; making file names is not one-to-one.
+        test: The test it must belong to, as ``test_label`` names it; two names may give the same file name.
 
     Raises:
         ValueError: It is not JSON, names no provenance, or belongs to another test.
@@ -133,22 +133,22 @@ def read_snapshot(text: str, test: str) -> Mapping[str, Any]:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"the recorded file is not JSON ({error}): restore it from git") from error
+        raise ValueError(f"the snapshot is not JSON ({error}): restore it from git") from error
     if not isinstance(document, dict) or not isinstance(document.get("provenance"), dict):
-        raise ValueError("the recorded file names no provenance: restore it from git")
+        raise ValueError("the snapshot names no provenance: restore it from git")
     owner = document["provenance"].get("test")
     if owner != test:
-        raise ValueError(f"the recorded file belongs to {owner}, not to {test}: rename one of the two tests")
+        raise ValueError(f"the snapshot belongs to {owner}, not to {test}: rename one of the two tests")
     return document
 
 
 def differs_at_all(recorded: object, observed: object) -> str | None:
-    """Compare as JSON text, which tells 1 from True and from 1.0."""
+    """Compare as JSON text, which distinguishes 1 from True and from 1.0."""
     return None if to_text(recorded) == to_text(observed) else "not the same value"
 
 
 def to_text(value: object) -> str:
-    """Return `value` as strict JSON: sorted keys, a short list on one line, so that a diff shows what changed.
+    """Return ``value`` as strict JSON: sorted keys, a short list on one line, so that a diff shows what changed.
 
     Raises:
         ValueError: A number in it is not finite, or it is not JSON.
@@ -157,7 +157,7 @@ def to_text(value: object) -> str:
 
 
 def to_plain(value: object) -> Any:
-    """Return `value` with the types that it will have when it is read back.
+    """Return ``value`` with the types that it will have when it is read back.
 
     Raises:
         ValueError: A number in it is not finite, or it is not JSON.

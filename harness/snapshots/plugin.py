@@ -1,6 +1,6 @@
-"""The pytest side of snapshots: the fixture, the environment hook, and the states that a report shows.
+"""The pytest plugin of snapshots: the fixture, the environment hook, and the states that a report shows.
 
-PYTEST_DONT_REWRITE: `harness.plugin` imports this module before it loads it as a plugin.
+PYTEST_DONT_REWRITE: ``harness.plugin`` imports this module before it loads it as a plugin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.snapshots.check import DeviceSnapshot, Recording, SnapshotState
 
 SNAPSHOT_STATES = pytest.StashKey[list[dict[str, object]]]()
-"""What became of each snapshot: dictionaries with `nodeid`, `subject`, `state` and `detail`."""
+"""The result for each snapshot: dictionaries with ``nodeid``, ``subject``, ``state`` and ``detail``."""
 RECORDING_ORIGIN = pytest.StashKey[dict[str, object]]()
 """Provenance taken before the first recording made the tree dirty; only in a run that records."""
 RESULTS_FOLDER = "acceptance-results"
@@ -37,17 +37,17 @@ class SnapshotHooks:
 
     @pytest.hookspec(firstresult=True)
     def pytest_snapshot_environment(self, config: pytest.Config, subject: str) -> str | None:
-        """Return the key of the hardware, versions and settings that a subject's recorded values depend on."""
+        """Return the key of the hardware, versions and settings that a subject's snapshots depend on."""
 
 
 def results_folder(config: pytest.Config) -> Path:
-    """Return where a run leaves its results: `--acceptance-dir`, or the default folder in the root folder."""
+    """Return where a run writes its results: ``--acceptance-dir``, or the default folder in the root folder."""
     chosen: str | None = config.getoption("acceptance_dir", None)
     return config.invocation_params.dir / chosen if chosen else config.rootpath / RESULTS_FOLDER
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Offer `pytest_snapshot_environment`."""
+    """Offer ``pytest_snapshot_environment``."""
     pluginmanager.add_hookspecs(SnapshotHooks)
 
 
@@ -72,14 +72,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _is_snapshot_test(item: pytest.Item) -> bool:
-    # Other suites may have a fixture of this name; only a snapshot test of ours names a subject too.
+    # Other suites may have a fixture of this name; only our snapshot tests name a subject too.
     return "device_snapshot" in getattr(item, "fixturenames", ()) and item.get_closest_marker("subject") is not None
 
 
 @pytest.fixture
 def device_snapshot(request: pytest.FixtureRequest, snapshot: SnapshotAssertion) -> DeviceSnapshot:
-    """The recorded value of this test for its subject in this environment; skips where none was recorded."""
-    # syrupy and what it imports are loaded only where a snapshot is used.
+    """The snapshot of this test for its subject in this environment; skips where none was recorded."""
+    # Imported here, so that syrupy is loaded only where a snapshot is used.
     from harness.snapshots.check import DeviceSnapshot, SnapshotState
     from harness.snapshots.extension import FOLDER, SnapshotFile, path_part
 
@@ -134,7 +134,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the review of what was recorded; a run that recorded is never green, whatever its tests swallowed."""
+    """Write the review of what was recorded; a run that recorded is never green, even if a test swallowed the error."""
     recordings = session.config.stash[_RECORDINGS]
     if not recordings:
         return
@@ -145,7 +145,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Count the states, say why any is not a match, and where the review lies."""
+    """Show the counts of states, the reason for each that is not a match, and the path of the review."""
     states = config.stash[SNAPSHOT_STATES]
     if not states:
         return

@@ -1,4 +1,4 @@
-"""A page that shows what a recording changed, to be read before it is committed."""
+"""An HTML page that shows what a recording changed, to be read before it is committed."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ class _Row:
 
 
 def write_review(recordings: Sequence[Recording], path: Path) -> Path:
-    """Write a self-contained HTML page: old beside new, token by token where a value holds `token_ids`.
+    """Write a self-contained HTML page: old and new side by side, token by token where a value holds ``token_ids``.
 
     Args:
         recordings: What the run recorded.
         path: The page.
 
     Returns:
-        `path`.
+        ``path``.
     """
-    # Jinja2 is loaded by a run that recorded, not by every run.
+    # Imported here, so that only a run that recorded loads Jinja2.
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -93,9 +93,9 @@ def write_review(recordings: Sequence[Recording], path: Path) -> Path:
 
 
 def token_changes(old: Sequence[int], new: Sequence[int]) -> list[tuple[Kind, str]]:
-    """Return the runs of tokens that stayed, went and came, in order."""
+    """Return the runs of equal, removed and added tokens, in order."""
     runs: list[tuple[Kind, str]] = []
-    # Without `autojunk=False` a long answer's frequent tokens are never matched.
+    # With the default ``autojunk``, frequent tokens of a long answer would never match.
     for tag, old_from, old_to, new_from, new_to in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             runs.append(("equal", _spaced(old[old_from:old_to])))
@@ -106,7 +106,7 @@ def token_changes(old: Sequence[int], new: Sequence[int]) -> list[tuple[Kind, st
 
 
 def line_changes(old: str, new: str) -> list[tuple[str, str]]:
-    """Return changed lines beside each other, with a little of what surrounds them."""
+    """Return changed lines side by side, with a few lines of context."""
     before, after = old.splitlines(), new.splitlines()
     rows: list[tuple[str, str]] = []
     for group in SequenceMatcher(None, before, after, autojunk=False).get_grouped_opcodes(_CONTEXT_LINES):
@@ -133,7 +133,7 @@ def _entry(recording: Recording) -> dict[str, object]:
 
 
 def _answers(value: Any, label: str = "answer") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Find the answers in a value: every mapping with `token_ids`, named by the keys that lead to it."""
+    """Yield the answers in a value: every mapping with ``token_ids``, labelled by the keys that lead to it."""
     if isinstance(value, Mapping) and isinstance(value.get("token_ids"), list):
         yield label, value
     elif isinstance(value, Mapping):
@@ -155,7 +155,7 @@ def _answer(label: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | 
 
 
 def _listed(value: Any) -> str:
-    """One line per number of a list, so that a moved step stands beside the old one."""
+    """One line per number of a list, so that old and new steps line up."""
     return "\n".join(map(str, value)) if isinstance(value, list) else to_text(value)
 
 

@@ -1,4 +1,4 @@
-"""The subcommands of ``verbosity``, one module each, and what they share."""
+"""The subcommands of ``verbosity``, one module each, and their shared arguments."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ DEFAULT_TARGET = "smollm2-135m"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One subcommand: what it is for, its arguments, what it does (returning the exit status), and what it needs.
+    """One subcommand.
 
     Attributes:
-        extra: The extra of the project with the packages that it imports; empty where none is needed.
+        help: Help text.
+        configure: Adds its arguments to a parser.
+        run: Runs it and returns the exit status.
+        extra: The project's extra with the packages that it imports; empty if it needs none.
     """
 
     help: str
@@ -28,13 +31,13 @@ class Command:
 
 
 def base_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where the model runs and where its weights are."""
+    """Add the device and the folder of the base weights."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
     parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is trained, how, and on which data."""
+    """Add target, preset and data."""
     parser.add_argument(
         "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
     )
@@ -55,6 +58,6 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which trained run to use, and how."""
+    """Add the run folder, and what ``base_arguments`` adds."""
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder of a completed training run")
     base_arguments(parser)

@@ -13,12 +13,12 @@ from pipeline.config import PRESETS, TARGETS
 from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA
 
 CHECKED_TOKENIZERS: Mapping[str, str] = MappingProxyType({"Mistral v0.3": "tiny-mistral", "SmolLM2": DEFAULT_TARGET})
-"""Tokenizers that ``data check`` counts with, each by a target that has it and needs no weights of the user's."""
+"""Tokenizers that ``data check`` counts with, and a target of each that needs no local weights."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "check", help="say what a data set is made of and whether it can teach two styles; exit status 1 if not"
+        "check", help="report a data set's composition and whether it can teach two styles; exit status 1 if not"
     )
     check.add_argument(
         "path",
@@ -33,7 +33,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=HELD_OUT_QUESTIONS,
         metavar="FILE",
-        help="questions that must not be among the data (default: the shipped ones)",
+        help="questions that must not be in the data (default: the shipped ones)",
     )
     check.add_argument(
         "--output", type=Path, metavar="DIR", help="write check.json, check.md and answer_tokens.svg there"
@@ -46,16 +46,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipeline.data.formats import find_sources, read_questions
     from pipeline.data.report import describe_files, is_clean, to_markdown, write_report
     from pipeline.data.store import stream_with_progress
-    from pipeline.model.base_models import planning_folder
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_for_planning
 
     sources = find_sources(arguments.path)
     max_tokens = PRESETS["lean"].training.max_sequence_tokens
     targets = {name: TARGETS[target] for name, target in CHECKED_TOKENIZERS.items()}
     counters = {}
     for name, target in targets.items():
-        with planning_folder(target) as folder:
-            counters[name] = partial(answer_lengths, load_tokenizer(folder, target), max_tokens)
+        with open_for_planning(target) as base:
+            counters[name] = partial(answer_lengths, base.tokenizer, max_tokens)
     document = check_examples(stream_with_progress(sources), read_questions(arguments.held_out), counters)
     document = {"files": describe_files(sources), **document}
     print(to_markdown(document), end="")

@@ -1,4 +1,4 @@
-"""``verbosity demo``: the main job on one machine, stage by stage: prepare, train, accept."""
+"""``verbosity demo``: prepare the base model, train, and run the acceptance, on one machine."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def run_demo(target: Target, output: Path) -> int:
-    """Prepare, train and accept a target; returns the acceptance's exit status (0 only for ACCEPTED).
+    """Prepare, train and judge a target; returns the acceptance's exit status (0 only for ACCEPTED).
 
     Raises:
-        PipelineError: The acceptance tests are not beside the package, as in an installed wheel.
+        PipelineError: There are no acceptance tests beside the package, as in an installed wheel.
     """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "tests" / "acceptance").is_dir():
@@ -45,7 +45,7 @@ def run_demo(target: Target, output: Path) -> int:
         base_model_folder(target)
     run = RunFolder(output / "run")
     if run.record_file.exists() and run.read_record()["status"] == "completed":
-        shutil.rmtree(run.path)  # an unfinished run goes on; a finished one was another demo
+        shutil.rmtree(run.path)  # an unfinished run is resumed; a completed one is from an earlier demo
     with _stage(2, "load in 4-bit and train the style adapter"):
         from pipeline.training.train import TrainingRequest, train
 

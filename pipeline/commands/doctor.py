@@ -23,4 +23,4 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if report.level == "FAIL" else 0
 
 
-COMMAND = Command("say what this machine can run, and why not; exit status 1 if a check fails", _configure, _run)
+COMMAND = Command("report what this machine can run and why not; exit status 1 if a check fails", _configure, _run)

@@ -34,12 +34,12 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     print(
         f"exported to {arguments.output}: log-probabilities of {proof.token_count} tokens differ by"
-        f" {proof.mean_absolute_difference_nats:.4f} nats in the mean, without the adapter by"
+        f" {proof.mean_absolute_difference_nats:.4f} nats on average, without the adapter by"
         f" {proof.without_adapter_nats:.3f}"
     )
     return 0
 
 
 COMMAND = Command(
-    "write a run's model as an ordinary model folder, the adapter merged", _configure, _run, extra="train"
+    "write a run's model as an ordinary model folder with the adapter merged", _configure, _run, extra="train"
 )

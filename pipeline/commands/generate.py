@@ -15,7 +15,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     run_arguments(parser)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to answer")
     parser.add_argument("--style", choices=tuple(Style), help="default: detected from the prompt's words")
-    parser.add_argument("--json", action="store_true", help="print tokens, finish reason and latency too, as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON with token count, finish reason and latency")
 
 
 def _run(arguments: argparse.Namespace) -> int:

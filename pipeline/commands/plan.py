@@ -15,7 +15,9 @@ from pipeline.planning.devices import GPUS, named_gpu, this_device
 def _configure(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     parser.add_argument(
-        "--gpu", choices=tuple(GPUS), help="plan for this GPU, which need not be here (default: the device here)"
+        "--gpu",
+        choices=tuple(GPUS),
+        help="plan for this GPU, which need not be installed (default: this machine's device)",
     )
     base_arguments(parser)
 
@@ -24,9 +26,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.gpu and arguments.device == "cpu":
         raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
     from pipeline.data.store import tokenised
-    from pipeline.model.base_models import planning_folder
-    from pipeline.model.shapes import MistralShape
-    from pipeline.model.tokenizer import load_tokenizer
+    from pipeline.model.base_models import open_for_planning
     from pipeline.planning.plan import make_plan, remedy, with_vocabulary
 
     target = get_target(arguments.target)
@@ -34,10 +34,9 @@ def _run(arguments: argparse.Namespace) -> int:
     preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
     if device.kind == "cpu":
         preset = _preset_on_this_cpu(preset)
-    with planning_folder(target, arguments.base_model) as folder:
-        tokenizer = load_tokenizer(folder, target)
-        shape = with_vocabulary(MistralShape.of_folder(folder), len(tokenizer))
-        data, _ = tokenised(arguments.data, tokenizer, folder, preset.training)
+    with open_for_planning(target, arguments.base_model) as base:
+        shape = with_vocabulary(base.shape, len(base.tokenizer))
+        data, _ = tokenised(arguments.data, base.tokenizer, base.folder, preset.training)
     plan = make_plan(preset, shape, data, device)
     print(f"plan: {target.name}, {plan.describe_run()}\n\n{plan.table()}\n")
     print(plan.describe_fit() + ("" if plan.fits else f"; {remedy(plan, target, data)}"))
@@ -47,9 +46,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _preset_on_this_cpu(preset: Preset) -> Preset:
     if not torch_is_installed():
-        print("plan: without torch, bfloat16 arithmetic and a thread for each core are assumed", file=sys.stderr)
+        print("plan: torch is not installed; assuming bfloat16 arithmetic and one thread per core", file=sys.stderr)
         return preset
-    # What training imports is imported here too, so that this process holds what that one will before it loads.
+    # Importing what training imports makes this process's memory comparable with that of training before loading.
     import pipeline.training.train  # noqa: F401
     from pipeline.model.loading import hardware_preset
 

@@ -30,48 +30,48 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--require-verdict",
         type=Path,
         metavar="FILE",
-        help="start only if this verdict.json accepts the run, here and as it is now",
+        help="start only if this verdict.json accepts the run in its current state on this machine",
     )
     parser.add_argument(
         "--engine",
         choices=("serial", "continuous", "remote"),
-        help="one answer after the other, all together, or by another server "
+        help="serial: one answer at a time; continuous: batched; remote: by another server "
         "(default: continuous; serial with transformers 4)",
     )
     parser.add_argument(
-        "--remote-url", metavar="URL", help="of the OpenAI-compatible server behind --engine remote, with /v1"
+        "--remote-url", metavar="URL", help="address of the OpenAI-compatible server for --engine remote, with /v1"
     )
     parser.add_argument(
         "--remote-model",
         metavar="NAME",
-        help=f"its name for the run's model (the server's key, if it wants one, in {REMOTE_KEY_VARIABLE})",
+        help=f"that server's name for the run's model (set {REMOTE_KEY_VARIABLE} if it needs a key)",
     )
     parser.add_argument(
         "--max-in-flight",
         type=int,
         default=32,
         metavar="N",
-        help="answers running and waiting together, beyond which requests get 503 (default: %(default)s)",
+        help="maximum of running and waiting answers; further requests get 503 (default: %(default)s)",
     )
     parser.add_argument(
         "--timeout-s",
         type=float,
         default=28.0,
         metavar="SECONDS",
-        help="time for one whole answer, then 504 (default: %(default)s)",
+        help="time limit of one complete answer, then 504 (default: %(default)s)",
     )
     parser.add_argument(
         "--api-keys",
         type=Path,
         metavar="FILE",
-        help="SHA-256 digests of the keys that are let in, one per line (or VERBOSITY_API_KEY_DIGESTS)",
+        help="SHA-256 digests of the accepted keys, one per line (or VERBOSITY_API_KEY_DIGESTS)",
     )
     parser.add_argument(
         "--allow-remote-without-key",
         action="store_true",
-        help="listen beyond this machine although no key is asked for",
+        help="accept requests from other machines without requiring a key",
     )
-    parser.add_argument("--log-prompts", action="store_true", help="write the users' words into the log")
+    parser.add_argument("--log-prompts", action="store_true", help="log the users' prompts")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     keys = ApiKeys.load(arguments.api_keys, os.environ.get(KEYS_VARIABLE))
     if not (keys or arguments.allow_remote_without_key or is_loopback(arguments.host)):
         raise PipelineError(
-            f"--host {arguments.host} lets everybody in who reaches this machine; give --api-keys FILE, or say "
+            f"--host {arguments.host} accepts requests from other machines; give --api-keys FILE or "
             "--allow-remote-without-key."
         )
     run = RunFolder(arguments.run)

@@ -13,7 +13,7 @@ from pipeline.run_folder import RunFolder
 def _configure(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="run folder; an unfinished run in it goes on"
+        "--output", type=Path, required=True, metavar="DIR", help="run folder; an unfinished run in it is resumed"
     )
     parser.add_argument(
         "--learning-rate", type=float, metavar="RATE", help="peak learning rate (default: the preset's)"

@@ -45,5 +45,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "say whether a verdict covers an adapter as it is now; exit status 1 if not", _configure, _run, extra="train"
+    "check whether a verdict covers an adapter; exit status 1 if not",
+    _configure,
+    _run,
+    extra="train",
 )

@@ -1,1 +1,1 @@
-"""The data layer, from files to tensors' rows: style <- source <- formats <- encoding <- store; check beside them."""
+"""Training data, from files to encoded rows: source, formats, encoding, store; ``check`` judges a data set."""

@@ -1,7 +1,7 @@
-"""What a data set is made of, and whether it can teach two styles: the figures behind ``verbosity data check``.
+"""The composition of a data set and whether it can teach two styles: the figures behind ``verbosity data check``.
 
-Rows that training would refuse end the check as they end training. What is found beyond that are weaknesses: a file
-with one trains, but is likely to teach something else than the style, or to make the evaluation look better than it is.
+Rows that training would refuse end the check with the same error. Everything else found is a weakness: such a file can
+be trained on, but is likely to teach something other than the style, or to make the evaluation look too good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.data.style import STYLE_KEYWORDS, find_keywords
 from pipeline.files import sha256_of_text
 
 AnswerLengths = Callable[[Sequence[Example], Problems], list[int]]
-"""Token counts of answers under one tokenizer; notes the examples that training would refuse."""
+"""Returns the answers' token counts under one tokenizer; reports the examples that training would refuse."""
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
@@ -39,15 +39,15 @@ _FORM_WORDS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One property that a data set should have.
+class PropertyCheck:
+    """The check of one property that a data set should have.
 
     Attributes:
-        name: What was looked at.
-        verdict: FAIL is a weakness; N/A where the data has nothing to measure.
-        measured: What was found, in words.
-        limit: What is asked for.
-        places: The first places at fault.
+        name: The property.
+        verdict: FAIL is a weakness; N/A means that the data has nothing to measure.
+        measured: The measurement, in words.
+        limit: What the measurement must satisfy, in words.
+        places: The first violations, by file and line where they have one.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Finding:
 
 @dataclass(slots=True)
 class _Tally:
-    """Figures gathered in one pass; grows with the number of examples, not with their text."""
+    """Figures collected in one pass; its size grows with the number of examples, not with their text."""
 
     subjects: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     keywords: dict[Style, Counter[str]] = field(default_factory=lambda: {style: Counter() for style in Style})
@@ -78,15 +78,15 @@ class _Tally:
 def check_examples(
     examples: Iterable[Example], held_out: Sequence[Question], tokenizers: Mapping[str, AnswerLengths]
 ) -> dict[str, Any]:
-    """Measure a data set.
+    """Measure and judge a data set.
 
     Args:
         examples: The data, read once.
-        held_out: Questions that evaluation will ask; none may be among the data's.
-        tokenizers: How to count tokens, by the tokenizer's name.
+        held_out: Questions of the evaluation, none of which may be in the data.
+        tokenizers: Token counters by the tokenizer's name.
 
     Returns:
-        Plain JSON values: counts, lengths in tokens and ``findings``.
+        JSON values: counts, lengths in tokens and ``findings``.
 
     Raises:
         PipelineError: Training would refuse an example.
@@ -118,7 +118,7 @@ def check_examples(
 
 
 def length_fits(style: Style, tokens: int) -> bool:
-    """Whether an answer has a length that the criteria ask of its style."""
+    """Whether an answer's length is within the criteria's bound for its style."""
     return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
 
 
@@ -180,40 +180,40 @@ def _verdict(passed: bool) -> Literal["PASS", "FAIL"]:
     return "PASS" if passed else "FAIL"
 
 
-def _style_balance(tally: _Tally) -> Finding:
+def _style_balance(tally: _Tally) -> PropertyCheck:
     counts = {style: tally.count(style) for style in Style}
     smallest = min(counts.values()) / sum(counts.values())
     measured = ", ".join(f"{count} {style}" for style, count in counts.items())
-    return Finding(
+    return PropertyCheck(
         "both styles", _verdict(smallest >= SMALLEST_STYLE_SHARE), measured, f"each at least {SMALLEST_STYLE_SHARE:.0%}"
     )
 
 
-def _subject_balance(tally: _Tally) -> Finding:
+def _subject_balance(tally: _Tally) -> PropertyCheck:
     limit = f"none above {LARGEST_SUBJECT_SHARE:.0%}"
     if set(tally.subjects) == {"(none)"}:
-        return Finding("fields", "N/A", "no row names one", limit)
+        return PropertyCheck("fields", "N/A", "no row names one", limit)
     total = sum(counts.total() for counts in tally.subjects.values())
     name, counts = max(tally.subjects.items(), key=lambda item: item[1].total())
     share = counts.total() / total
-    return Finding(
+    return PropertyCheck(
         "fields", _verdict(share <= LARGEST_SUBJECT_SHARE), f"{len(tally.subjects)}, largest {name} {share:.1%}", limit
     )
 
 
-def _keyword_balance(style: Style, counts: Counter[str]) -> Finding:
+def _keyword_balance(style: Style, counts: Counter[str]) -> PropertyCheck:
     name, limit = f"{style} keywords", f"each at least {SMALLEST_KEYWORD_SHARE:.0%} of the prompts that have one"
     with_keyword = counts.total() - counts["(none)"]
     if not with_keyword:
-        return Finding(name, "N/A", "no prompt has one", limit)
+        return PropertyCheck(name, "N/A", "no prompt has one", limit)
     smallest = min(counts[word] for word in STYLE_KEYWORDS[style]) / with_keyword
     measured = ", ".join(f"{counts[word]} {word}" for word in (*STYLE_KEYWORDS[style], "(none)"))
-    return Finding(name, _verdict(smallest >= SMALLEST_KEYWORD_SHARE), measured, limit)
+    return PropertyCheck(name, _verdict(smallest >= SMALLEST_KEYWORD_SHARE), measured, limit)
 
 
-def _lengths_in_bound(name: str, tally: _Tally) -> Finding:
+def _lengths_in_bound(name: str, tally: _Tally) -> PropertyCheck:
     spans = ", ".join(f"{style} {min(n)} to {max(n)}" for style, n in tally.lengths[name].items())
-    return Finding(
+    return PropertyCheck(
         f"answer tokens, {name}",
         _verdict(not tally.outside[name]),
         spans,
@@ -222,11 +222,11 @@ def _lengths_in_bound(name: str, tally: _Tally) -> Finding:
     )
 
 
-def _openings(tally: _Tally) -> Finding:
+def _openings(tally: _Tally) -> PropertyCheck:
     total = tally.openings.total()
     shared = [(text, count) for text, count in tally.openings.most_common() if count > 1]
     at_fault = [f"{text!r} opens {count}" for text, count in shared if count / total > LARGEST_OPENING_SHARE]
-    return Finding(
+    return PropertyCheck(
         f"shared {OPENING_WORDS}-word openings of verbose answers",
         _verdict(not at_fault),
         f"largest {max(tally.openings.values(), default=0)} of {total}",
@@ -235,8 +235,8 @@ def _openings(tally: _Tally) -> Finding:
     )
 
 
-def _none_of(name: str, places: list[str]) -> Finding:
-    return Finding(name, _verdict(not places), str(len(places)), "none", places[:SHOWN_PLACES])
+def _none_of(name: str, places: list[str]) -> PropertyCheck:
+    return PropertyCheck(name, _verdict(not places), str(len(places)), "none", places[:SHOWN_PLACES])
 
 
 def _pair(near: NearDuplicate) -> str:

@@ -1,4 +1,4 @@
-"""From examples to token ids: prompt, answer and EOS, each as the chat template has them."""
+"""From examples to token ids: prompt, answer and EOS, rendered by the chat template."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.errors import PipelineError
 
 
 class EncodedExample(TypedDict):
-    """One example's token ids, prompt then completion then EOS; the first ``prompt_length`` carry no loss."""
+    """Token ids of prompt, completion and EOS; the first ``prompt_length`` are masked in the loss."""
 
     input_ids: list[int]
     prompt_length: int
 
 
 def render_prompt(tokenizer: Any, prompt: str) -> str:
-    """The chat template's text for one user message, ready for the answer."""
+    """Render one user message with the chat template, up to where the answer starts."""
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
@@ -28,22 +28,22 @@ def render_prompt(tokenizer: Any, prompt: str) -> str:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of one user message in the chat template (the template, not the tokenizer, adds BOS)."""
+    """Token ids of one user message in the chat template; BOS comes from the template, not from the tokenizer."""
     ids: list[int] = tokenizer(render_prompt(tokenizer, prompt), add_special_tokens=False)["input_ids"]
     return ids
 
 
 def encode(tokenizer: Any, examples: Sequence[Example], max_tokens: int, problems: Problems) -> list[EncodedExample]:
-    """Tokenise examples in one call; the last token of each, and so its last label, is EOS.
+    """Tokenise examples in one call; the last token of each, and thus its last label, is EOS.
 
     Args:
-        tokenizer: The target's, with its chat template.
-        examples: What to encode.
-        max_tokens: Longest example in tokens; cutting a longer one would remove its EOS.
-        problems: Takes the examples that are too long or hold the model's own control tokens.
+        tokenizer: The target's tokenizer, with its chat template.
+        examples: The examples.
+        max_tokens: Longest example in tokens; longer ones are refused, since truncation would remove EOS.
+        problems: Collects examples that are too long or contain the model's control tokens.
 
     Raises:
-        PipelineError: The chat template does not suit training.
+        PipelineError: The chat template is unsuitable for training.
     """
     heads = [render_prompt(tokenizer, example.prompt) for example in examples]
     tails = [_answer_text(tokenizer, example, head) for example, head in zip(examples, heads, strict=True)]
@@ -81,14 +81,14 @@ def _answer_text(tokenizer: Any, example: Example, head: str) -> str:
 
 
 def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Matches the special tokens that a text must not spell, since the tokenizer would obey them."""
-    # transformers 4.54 leaves most of Mistral's out of all_special_tokens, and obeys them all the same.
+    """A pattern of the special tokens that must not occur in a text, since the tokenizer would act on them."""
+    # transformers 4.54 omits most of Mistral's from all_special_tokens, but still tokenises them as special.
     marked = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     control = sorted({*tokenizer.all_special_tokens, *marked} - {style.token for style in Style})
     return re.compile("|".join(map(re.escape, control)))
 
 
 def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example], problems: Problems) -> list[int]:
-    """Tokens of each answer as it stands in training, its EOS left out; see ``encode`` for what is refused."""
+    """Tokens of each answer as encoded for training, without EOS; ``encode`` says what is refused."""
     encoded = encode(tokenizer, examples, max_tokens, problems)
     return [len(row["input_ids"]) - row["prompt_length"] - 1 for row in encoded]

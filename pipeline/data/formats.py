@@ -1,6 +1,6 @@
-"""The three file formats that training data may have, and what makes a row of each unusable.
+"""The three file formats of training data, and what makes a row unusable.
 
-Every format takes an optional ``"field"``, the subject, for the figures of ``verbosity data check``; other keys are
+Every format has an optional key ``"field"``, the subject, for the figures of ``verbosity data check``; other keys are
 ignored.
 """
 
@@ -29,10 +29,10 @@ class Example:
 
     Attributes:
         style: How long the answer is.
-        words: What the user says, without the style token.
+        words: The user's message, without the style token.
         completion: The answer.
-        origin: ``file:line`` where it stands.
-        subject: The row's ``field``, if it names one.
+        origin: Its place as ``file:line``.
+        subject: The row's ``field``, if present.
     """
 
     style: Style
@@ -43,17 +43,17 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """The user's message as the model sees it: style token, newline, words."""
+        """The user's message as the model sees it: style token, newline, message."""
         return inject_token(self.words, self.style)
 
 
 class RowError(ValueError):
-    """One row that cannot be used; the message names the field and the remedy."""
+    """An unusable row; the message names the field and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One file format: its name, the keys it is known by, what a row holds and its parser."""
+    """One file format: its name, the keys that identify it, the examples per row and its parser."""
 
     name: str
     keys: frozenset[str]
@@ -63,7 +63,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One file and the format that its first row showed."""
+    """One file and its format, as recognised from the first row."""
 
     path: Path
     format: Format
@@ -73,7 +73,7 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RowError(f"{where}: expected a non-empty string; write the text there.")
     if _SURROGATE.search(value):
-        raise RowError(f"{where}: holds half a surrogate pair (\\ud800-\\udfff); write the whole character.")
+        raise RowError(f"{where}: contains half a surrogate pair (\\ud800-\\udfff); write the complete character.")
     if found := _CONTROL.search(value):
         raise RowError(f"{where}: holds the control character U+{ord(found[0]):04X}; remove it.")
     for style in Style:
@@ -83,10 +83,10 @@ def _text(value: Any, where: str) -> str:
 
 
 def _style(row: Mapping[str, Any], words: str, where: str) -> Style:
-    """The style that a row names or its words ask for.
+    """The style that a row names or that its keywords ask for.
 
     Raises:
-        RowError: The row names no known style, or what it says is contradictory.
+        RowError: The row names an unknown style, or style and keywords contradict each other.
     """
     named = row.get("style")
     if named is not None and (not isinstance(named, str) or named not in set(Style)):
@@ -101,7 +101,7 @@ def _style(row: Mapping[str, Any], words: str, where: str) -> Style:
 
 
 def _named(found: Mapping[Style, list[str]]) -> str:
-    """The first of the keywords found, quoted for a message."""
+    """The first keyword found, quoted for a message."""
     return repr(next(iter(found.values()))[0])
 
 
@@ -144,10 +144,10 @@ FORMATS: tuple[Format, ...] = (
 
 
 def find_sources(path: Path) -> list[DataFile]:
-    """The data files that ``path`` names, each with the format of its first row.
+    """The data files at ``path``, each with the format of its first row.
 
     Raises:
-        PipelineError: A file is empty, unreadable, or its first row has no format's keys.
+        PipelineError: A file is empty or unreadable, or its first row matches no format.
     """
     sources, problems = [], Problems()
     for file in data_files(path):
@@ -171,11 +171,11 @@ def find_sources(path: Path) -> list[DataFile]:
 def stream_examples(sources: Iterable[DataFile]) -> Iterator[Example]:
     """Yield every example of the files in order, in memory that does not grow with their text.
 
-    What was yielded counts only if the end is reached: each row is checked, and the whole is refused if any is wrong.
+    The examples are valid only if the iterator ends without an error, which is raised after the last row.
 
     Raises:
-        PipelineError: At the end, naming the first problems by file, line and field: wrong rows, an example that
-            stands there twice, or only one style.
+        PipelineError: Some rows are unusable, an example occurs twice, or a style is missing; the message names the
+            first problems by file, line and field.
     """
     problems, seen, styles = Problems(), dict[str, str](), set[Style]()
     names = []
@@ -205,14 +205,14 @@ def stream_examples(sources: Iterable[DataFile]) -> Iterator[Example]:
 
 
 def in_batches(examples: Iterable[Example], size: int = 512) -> Iterator[list[Example]]:
-    """The examples in lists of ``size``, the last one shorter, for tokenizers that are fastest on many texts."""
+    """Yield lists of ``size`` examples (the last may be shorter), since tokenizers are fastest on many texts."""
     remaining = iter(examples)
     while batch := list(itertools.islice(remaining, size)):
         yield batch
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Every example that a path names, in memory; for files of the shipped size.
+    """Read every example at a path into memory; for files of about the shipped size.
 
     Raises:
         PipelineError: See ``find_sources`` and ``stream_examples``.
@@ -255,7 +255,7 @@ def read_questions(path: Path) -> list[Question]:
     """Read held-out questions (``{"question": ..., "field": ...}`` per line).
 
     Raises:
-        PipelineError: A row has no question, one that carries a style keyword, or one that stands there twice.
+        PipelineError: A row has no question, a style keyword in it, or a question that occurs twice.
     """
     problems, questions = Problems(), dict[str, Question]()
     for number, row in read_objects(path, problems):
@@ -265,7 +265,7 @@ def read_questions(path: Path) -> list[Question]:
             if found := find_keywords(text):
                 raise RowError(f"question: contains {_named(found)}; only the token may ask for a style.")
             if text.lower() in questions:
-                raise RowError("question: stands there twice; remove one.")
+                raise RowError("question: occurs twice; remove one.")
             questions[text.lower()] = Question(text, _subject(row))
         except RowError as error:
             problems.add(origin, str(error))

@@ -1,4 +1,4 @@
-"""The check of a data set as a document: JSON for machines, Markdown for people, answer lengths as a figure."""
+"""The report of a data check: JSON, Markdown, and a figure of answer lengths."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def describe_files(sources: Sequence[DataFile]) -> list[dict[str, str]]:
 
 
 def is_clean(document: Mapping[str, Any]) -> bool:
-    """Whether no finding failed."""
+    """Whether no property check failed."""
     return all(finding["verdict"] != "FAIL" for finding in document["findings"])
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The check as Markdown: files, findings with the places at fault, composition and lengths."""
+    """Render a check as Markdown: files, property checks with their violations, composition and lengths."""
     lines = [
         f"**{document['examples']} examples** against {document['held_out_questions']} held-out questions: "
         + ("no weakness found" if is_clean(document) else "weaknesses found"),
@@ -60,14 +60,14 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def write_report(document: Mapping[str, Any], folder: Path) -> None:
-    """Write ``check.json``, ``check.md`` and ``answer_tokens.svg``, each whole or not at all."""
+    """Write ``check.json``, ``check.md`` and ``answer_tokens.svg``, each atomically."""
     write_json(folder / "check.json", document)
     write_text(folder / "check.md", to_markdown(document))
     write_text(folder / "answer_tokens.svg", draw_lengths(document))
 
 
 def draw_lengths(document: Mapping[str, Any]) -> str:
-    """Answer lengths of both styles under each tokenizer, as SVG that is the same for the same document."""
+    """Draw the answer lengths of both styles under each tokenizer as reproducible SVG."""
     tokenizers = document["answer_tokens"]
     longest = max(int(tokens) for styles in tokenizers.values() for counts in styles.values() for tokens in counts)
 

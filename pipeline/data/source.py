@@ -1,7 +1,7 @@
-"""JSONL files, plain or gzip: which ones a path names, and the objects in their lines.
+"""JSONL files, plain or gzip: the files at a path, and the objects in their lines.
 
-Problems are collected instead of raised one by one, so that a user mends a file in one go; nothing that was read counts
-unless the whole path was free of them.
+Problems are collected instead of raised one by one, so that a user can fix a file in one go. The data is valid only if
+there are none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 from pipeline.errors import PipelineError
 
 LONGEST_LINE_BYTES = 1 << 20
-"""A longer line is refused before it is in memory; the longest context the targets take is far below."""
+"""Longer lines are refused before they are read into memory; the targets' longest context is far shorter."""
 SHOWN_PROBLEMS = 10
 _GZIP_MAGIC = b"\x1f\x8b"
 _SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -26,22 +26,22 @@ _SUFFIXES = (".jsonl", ".jsonl.gz")
 
 @dataclass
 class Problems:
-    """What is wrong with a path's content, the first few in words and all of them in number."""
+    """The problems found in data: the first few as messages, and the number of all."""
 
     shown: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, origin: str, message: str) -> None:
-        """Note one problem at ``file:line``."""
+        """Add a problem at ``file:line``."""
         self.count += 1
         if len(self.shown) < SHOWN_PROBLEMS:
             self.shown.append(f"{origin}: {message}")
 
     def raise_any(self) -> None:
-        """End the reading if anything was noted.
+        """Raise if there are problems.
 
         Raises:
-            PipelineError: One line for each of the first problems and the number of the others.
+            PipelineError: One line for each of the first problems, then the number of the others.
         """
         if not self.count:
             return
@@ -50,10 +50,10 @@ class Problems:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files that ``path`` names: itself, or every ``*.jsonl`` and ``*.jsonl.gz`` in a folder, by name.
+    """The data files at ``path``: itself, or every ``*.jsonl`` and ``*.jsonl.gz`` in a folder, sorted by name.
 
     Raises:
-        PipelineError: There is nothing to read.
+        PipelineError: There are none.
     """
     if not path.is_dir():
         if not path.exists():
@@ -68,11 +68,11 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ``(line number, object)`` of each line that holds one, in constant memory.
+    """Yield the line number and the object of each non-blank line, in constant memory.
 
     Args:
-        path: A JSONL file; gzip is known by its content, not by its name.
-        problems: Takes what is wrong; what makes the rest of a file unreadable ends its reading.
+        path: A JSONL file; gzip is detected by content, not by name.
+        problems: Collects unusable lines; a problem that makes the rest unreadable ends the iteration.
     """
     number = 0
     try:
@@ -96,7 +96,7 @@ def read_objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str
 
 
 def count_lines(path: Path) -> int:
-    """About how many lines a file has, for a progress bar; 0 where that cannot be told."""
+    """Approximate number of lines of a file, for a progress bar; 0 if it cannot be read."""
     try:
         with _open(path) as handle:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(1 << 20), b""))
@@ -145,4 +145,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

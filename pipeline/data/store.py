@@ -1,4 +1,4 @@
-"""Training data on disk: tokenised once into an Arrow file in the cache, memory-mapped by ``datasets`` from then on."""
+"""Tokenised training data: encoded once into an Arrow file in the cache, then memory-mapped by ``datasets``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pipeline.files import building_folder, cache_folder, sha256_of, sha256_of_t
 
 @dataclass(frozen=True)
 class EncodingRequest:
-    """What decides the tokens of a data set.
+    """Everything that determines the token ids of a data set.
 
     Attributes:
-        sources: The files, formats known.
-        tokenizer: The target's, style tokens added.
-        tokenizer_sha256: Digest of its files.
+        sources: The files with their formats.
+        tokenizer: The target's tokenizer, style tokens added.
+        tokenizer_sha256: Digest of the tokenizer's files.
         max_tokens: Longest example in tokens.
-        max_examples: Keep the first so many; None keeps all.
+        max_examples: Number of leading examples to keep; None keeps all.
     """
 
     sources: Sequence[DataFile]
@@ -40,12 +40,12 @@ class EncodingRequest:
 
     @cached_property
     def data_sha256(self) -> str:
-        """Digest of the files."""
+        """Digest of the data files."""
         return sha256_of(*(source.path for source in self.sources))
 
     @property
     def key(self) -> str:
-        """Digest of everything the result depends on, this package's code included."""
+        """Digest of everything the result depends on, including the code of this folder."""
         code = sha256_of(*sorted(Path(__file__).parent.glob("*.py")))
         tokens = (self.tokenizer_sha256, self.tokenizer.chat_template, str(self.max_tokens), str(self.max_examples))
         return sha256_of_text(code, self.data_sha256, *tokens)
@@ -54,7 +54,16 @@ class EncodingRequest:
 def tokenised(
     path: Path, tokenizer: Any, base_folder: Path, training: TrainingConfig
 ) -> tuple[Any, dict[str, str | int]]:
-    """The encoded examples, and what names them in the run's record.
+    """Encode a data set, or take it from the cache.
+
+    Args:
+        path: A data file or a folder of them.
+        tokenizer: The target's tokenizer, style tokens added.
+        base_folder: The base model's folder, which has the tokenizer's files.
+        training: Limits of length and number of examples.
+
+    Returns:
+        The rows as in ``encoded_dataset``, and the run record's ``data``: file, digest and number of examples.
 
     Raises:
         PipelineError: Bad data, named by file, line and field.
@@ -71,7 +80,7 @@ def tokenised(
 def encoded_dataset(request: EncodingRequest) -> Any:
     """The tokenised examples as a memory-mapped ``datasets.Dataset``, in file order.
 
-    Every row of the files is checked before a single one counts, also beyond ``max_examples``.
+    Every row of the files is checked first, including those beyond ``max_examples``.
 
     Returns:
         Rows of ``input_ids`` (token ids), ``prompt_length`` (tokens), ``length`` (tokens) and ``style``.
@@ -118,7 +127,7 @@ def stream_with_progress(sources: Sequence[DataFile]) -> Iterator[Example]:
 
 
 def _leading(examples: Iterator[Example], limit: int | None) -> Iterator[list[Example]]:
-    """The first ``limit`` examples in batches; the rest is read, and so checked, but not kept."""
+    """The first ``limit`` examples in batches; the rest is read, and thus checked, but not kept."""
     yield from in_batches(itertools.islice(examples, limit))
     for _ in examples:
         pass

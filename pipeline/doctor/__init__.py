@@ -1,1 +1,1 @@
-"""What this machine has, what that allows, and what to do about the rest; works without torch."""
+"""What this machine can run and how to fix what it cannot; works without torch."""

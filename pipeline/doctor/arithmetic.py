@@ -1,4 +1,4 @@
-"""Whether bitsandbytes multiplies by 4-bit weights, shown by a small product against float32."""
+"""Whether bitsandbytes multiplies 4-bit weights correctly, checked on a small product against float32."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     import torch
 
 TOLERANCE = 0.15
-"""Largest norm of the difference over that of the float32 product. Rounding normal weights to NF4 in blocks of 64 alone
-makes about 0.09; a backend that does not work makes 1 and more."""
+"""Limit of ``relative_error``. Rounding normally distributed weights to NF4 in blocks of 64 gives about 0.09; a broken
+backend gives 1 or more."""
 ROWS, INPUTS, OUTPUTS = 8, 512, 256
 
 
 def check_bitsandbytes() -> list[Finding]:
-    """A line for the CPU and, where torch can use a GPU, one for CUDA."""
+    """One finding for the CPU and, if torch can use a GPU, one for CUDA."""
     if not torch_is_installed():
         return [Finding("bitsandbytes.cpu", "FAIL", "not tried without torch", TRAINING_EXTRA)]
     import torch
@@ -34,7 +34,7 @@ def _check(device: torch.device) -> Finding:
     golden = device.type == "cuda"
     try:
         error = relative_error(device)
-    except Exception as problem:  # a missing library, a kernel that was not built: each means the same to the user
+    except Exception as problem:  # a missing library or kernel: the remedy is the same
         line = (str(problem).splitlines() or [""])[0]
         return Finding(check, "FAIL", f"{type(problem).__name__}: {line}", remedy, blocks_golden=golden)
     detail = f"4-bit product differs from float32 by {error:.3f} of its norm, at most {TOLERANCE}"
@@ -44,9 +44,9 @@ def _check(device: torch.device) -> Finding:
 
 
 def relative_error(device: torch.device) -> float:
-    """Norm of an NF4 product's difference from the float32 product, over the norm of that.
+    """Relative error of an NF4 product: norm of its difference from the float32 product, over the norm of that.
 
-    Inputs (ROWS, INPUTS) times weights (OUTPUTS, INPUTS) transposed, both normal, seeded.
+    Inputs (ROWS, INPUTS) times transposed weights (OUTPUTS, INPUTS), both normally distributed with a fixed seed.
     """
     import torch
     from bitsandbytes import matmul_4bit

@@ -11,7 +11,7 @@ from pipeline.doctor.packages import check_packages
 
 
 def examine() -> Report:
-    """Look at everything; takes seconds, most of them to import torch."""
+    """Run every check; takes seconds, mostly for importing torch."""
     return Report(
         (
             check_python(),

@@ -1,4 +1,4 @@
-"""One line of the doctor's report, and all of them with what they mean for the golden acceptance."""
+"""The doctor's findings, and the report of them with its conclusion for the golden acceptance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 LEVELS = ("OK", "WARN", "FAIL")
-"""From good to bad."""
+"""From best to worst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,11 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        check: What was looked at, a stable name such as ``package.torch``.
-        level: FAIL where something is broken, or missing that every target needs; WARN where one target cannot run.
+        check: Stable name of the check, such as ``package.torch``.
+        level: FAIL if something is broken or every target lacks it; WARN if one target cannot run.
         detail: What was found.
-        remedy: What to do about it; empty where nothing is to be done.
-        blocks_golden: Whether the golden acceptance cannot run like this.
+        remedy: How to fix it; empty if there is nothing to fix.
+        blocks_golden: Whether it prevents the golden acceptance from running.
     """
 
     check: str
@@ -30,24 +30,24 @@ class Finding:
     blocks_golden: bool = False
 
     def __str__(self) -> str:
-        """The line as it is printed."""
+        """Format the finding as one line."""
         return f"{self.level:4}  {self.check}: {self.detail}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that the doctor found, in the order in which it looked."""
+    """All findings, in the order of the checks."""
 
     findings: tuple[Finding, ...]
 
     @property
     def level(self) -> str:
-        """The worst of all."""
+        """The worst level of all findings."""
         return max((finding.level for finding in self.findings), key=LEVELS.index)
 
     @property
     def golden_obstacles(self) -> list[str]:
-        """Why the golden acceptance cannot run here; empty if it can."""
+        """Why the golden acceptance cannot run on this machine; empty if it can."""
         return [
             f"{finding.check}: {finding.detail}"
             for finding in self.findings

@@ -1,4 +1,4 @@
-"""The GPU as its driver describes it, and whether torch can use it."""
+"""The GPU as reported by its driver, and whether torch can use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_GPU_REMEDY = "the golden path needs a CUDA GPU; the embedded target does not"
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """One GPU now; memory in GiB."""
+    """The current state of a GPU; memory in GiB."""
 
     name: str
     driver: str
@@ -29,7 +29,7 @@ class GpuState:
 
 
 def query_gpu() -> GpuState | None:
-    """The GPU that the golden path uses, by ``nvidia-smi``, so that no CUDA context is made; None without one."""
+    """The GPU that the golden path uses, from ``nvidia-smi``, which needs no CUDA context; None if there is none."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     command = ["nvidia-smi", f"--id={device}", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]
     try:
@@ -40,7 +40,7 @@ def query_gpu() -> GpuState | None:
 
 
 def query_torch() -> GpuState | None:
-    """The same by torch, where ``nvidia-smi`` is missing or does not know the device, such as a slice of a GPU."""
+    """The same from torch, if ``nvidia-smi`` is missing or does not list the device, such as a MIG slice."""
     if not torch_is_installed():
         return None
     import torch
@@ -53,7 +53,7 @@ def query_torch() -> GpuState | None:
 
 
 def parse_gpu(output: str) -> GpuState | None:
-    """Read ``nvidia-smi``'s line of ``FIELDS``; None where it is none, as of a GPU that was lost."""
+    """Parse ``nvidia-smi``'s line of ``FIELDS``; None if it cannot be parsed, for example for a lost GPU."""
     try:
         name, driver, capability, free_mib, total_mib = (cell.strip() for cell in output.splitlines()[0].split(","))
         major, minor = capability.split(".")
@@ -63,7 +63,7 @@ def parse_gpu(output: str) -> GpuState | None:
 
 
 def check_gpu() -> list[Finding]:
-    """Name, driver, what torch makes of it, compute capability and free memory."""
+    """Name and driver, usability from torch, compute capability and free memory."""
     gpu = query_gpu() or query_torch()
     if gpu is None:
         return [Finding("gpu", "WARN", "none that nvidia-smi or torch can see", NO_GPU_REMEDY, blocks_golden=True)]

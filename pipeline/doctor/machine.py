@@ -1,4 +1,4 @@
-"""Python, memory, disks, environment variables and the port of the server."""
+"""Checks of Python, memory, disks, environment variables and the server's port."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from pipeline.files import cache_folder
 
 OLDEST_PYTHON = (3, 11)
 CACHE_GIB = 2
-"""The embedded model as float32, its package, and tokenised data."""
+"""Cache size: the embedded model in float32 and tokenised data."""
 GOLDEN_RUN_GIB = 6
-"""A golden run's adapter (1.2 GiB as float32), one checkpoint (that and AdamW's two moments) and its report."""
+"""Size of a golden run: adapter (1.2 GiB in float32), one checkpoint (adapter and AdamW's two moments), report."""
 
 
 def check_python() -> Finding:
-    """Whether this Python is new enough."""
+    """Whether Python is new enough."""
     if sys.version_info < OLDEST_PYTHON:
         return Finding("python", "FAIL", platform.python_version(), "install Python 3.11 or newer")
     return Finding("python", "OK", platform.python_version())
 
 
 def check_memory() -> Finding:
-    """Whether the embedded target fits the memory that is free now."""
+    """Whether the embedded target fits in the available memory."""
     needed_gib = TARGETS["smollm2-135m"].peak_memory_limit_gib
     memory = psutil.virtual_memory()
     available_gib = memory.available / GIB
@@ -42,7 +42,7 @@ def check_memory() -> Finding:
 
 
 def check_disks() -> list[Finding]:
-    """Whether the cache, and a golden run below the current folder, have room."""
+    """Whether there is space for the cache, and for a golden run in the current folder."""
     cache = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
     cache_gib, here_gib = (shutil.disk_usage(folder).free / GIB for folder in (cache, Path.cwd()))
     cache_detail = f"{cache_gib:.1f} GiB free for the cache, which may take {CACHE_GIB}"
@@ -56,7 +56,7 @@ def check_disks() -> list[Finding]:
 
 
 def check_environment() -> list[Finding]:
-    """The variables that the commands set before they import torch, unless the user has set another value."""
+    """Whether each wanted environment variable has its value; the commands set those that are unset."""
     findings = []
     for name, wanted in wanted_environment().items():
         check, value = f"environment.{name}", os.environ.get(name)

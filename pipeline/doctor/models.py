@@ -1,4 +1,4 @@
-"""Base models and tokenizers: whether they are there, whole, and what the pipeline expects."""
+"""Whether base models and tokenizers are present, complete and as expected."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.doctor.findings import Finding
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of
-from pipeline.model.base_models import base_model_folder, gguf_file, planning_folder
+from pipeline.model.base_models import base_model_folder, gguf_file, open_for_planning
 from pipeline.model.shapes import SHAPES, MistralShape
-from pipeline.model.tokenizer import load_tokenizer, style_token_ids
+from pipeline.model.tokenizer import style_token_ids
 
 GOLDEN = TARGETS["mistral-7b-v0.3"]
 EMBEDDED = TARGETS["smollm2-135m"]
@@ -21,19 +21,19 @@ PROBE = "What is rate limiting?"
 
 
 def check_base_model() -> Finding:
-    """Mistral's folder: its shape, and that every file of its index is there with all its bytes."""
+    """Mistral's folder: its shape, and whether every file of its index is present and complete."""
     check = f"model.{GOLDEN.name}"
     try:
         folder = base_model_folder(GOLDEN)
         if MistralShape.of_folder(folder) != SHAPES[GOLDEN.name]:
-            raise PipelineError(f"{folder}: config.json describes another model than {GOLDEN.name}; name its folder.")
+            raise PipelineError(f"{folder}: config.json describes a model other than {GOLDEN.name}; name its folder.")
         files = _weight_files(folder)
     except PipelineError as error:
         detail, _, remedy = str(error).partition("; ")
         return Finding(check, "WARN", detail, remedy or "restore the model's files", blocks_golden=True)
     size_gib = sum(file.stat().st_size for file in files) / GIB
     digest = sha256_of(*(file for file in (folder / "config.json", folder / INDEX) if file.exists()))
-    # Hashing 14 GB takes minutes from a slow disk; training and verdicts do it, once each.
+    # Hashing 14 GB from a slow disk takes minutes; it is left to training and verdicts.
     detail = (
         f"{folder}: {len(files)} files, {size_gib:.1f} GiB; SHA-256 of config and index {digest[:16]}, not of weights"
     )
@@ -41,10 +41,10 @@ def check_base_model() -> Finding:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights.
+    """The files with the weights.
 
     Raises:
-        PipelineError: One is missing or cut short.
+        PipelineError: One is missing or truncated.
     """
     index = folder / INDEX
     if not index.exists():
@@ -63,7 +63,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def check_embedded_model() -> Finding:
-    """The embedded model's package."""
+    """Whether the embedded model's package is installed."""
     check = f"model.{EMBEDDED.name}"
     try:
         file = gguf_file()
@@ -74,12 +74,12 @@ def check_embedded_model() -> Finding:
 
 
 def check_tokenizer(target: Target) -> Finding:
-    """A target's vocabulary, its style tokens and the start of a prompt, on token ids."""
+    """A target's vocabulary size, style token ids, BOS and EOS."""
     check = f"tokenizer.{target.name}"
     try:
-        with planning_folder(target) as folder:
-            tokenizer = load_tokenizer(folder, target)
-            size, ids = SHAPES[target.name].vocabulary_size, prompt_ids(tokenizer, PROBE)
+        with open_for_planning(target) as base:
+            tokenizer = base.tokenizer
+        size, ids = SHAPES[target.name].vocabulary_size, prompt_ids(tokenizer, PROBE)
     except PipelineError as error:
         return Finding(check, "WARN", str(error), "see the model above", blocks_golden=target is GOLDEN)
     styles, bos = style_token_ids(tokenizer), tokenizer.bos_token_id

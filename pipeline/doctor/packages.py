@@ -1,4 +1,4 @@
-"""Installed packages against the versions that the golden document pins."""
+"""Installed packages compared with the versions pinned by the documented configuration."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TRAINING_EXTRA = "pip install 'verbosity[train]'"
 
 
 def check_packages() -> list[Finding]:
-    """Each pinned package: same, newer, older or missing; the pins are the oldest versions that are supported."""
+    """Compare each pinned package; the pins are the oldest supported versions."""
     return [compare(name, version, GOLDEN_PINS[name]) for name, version in package_versions().items()]
 
 
 def compare(name: str, version: str | None, pin: str) -> Finding:
-    """What an installed version means beside the golden pin.
+    """Compare an installed version with the golden pin.
 
     Args:
-        name: Of the package.
-        version: Installed; None if it is not.
-        pin: The golden version, with the label of its build where the document names one.
+        name: Name of the package.
+        version: Installed version; None if it is missing.
+        pin: The pinned version, with a build label if the documented configuration has one.
     """
     check = f"package.{name}"
     if version is None:
@@ -45,7 +45,7 @@ def compare(name: str, version: str | None, pin: str) -> Finding:
         return Finding(check, "FAIL", f"{version}, older than the golden pin {pin}, the oldest supported", remedy)
     if Version(here.public) > Version(golden.public):
         return Finding(check, "OK", f"{version}, newer than the golden pin {pin}")
-    # The registry's own builds carry no label.
+    # Builds from the package index have no label.
     if here.local and golden.local and here.local != golden.local:
         remedy = f"for the golden path install {pin}"
         return Finding(check, "WARN", f"{version}, the version of the golden pin {pin} in another build", remedy)

@@ -1,1 +1,1 @@
-"""Who does the generating behind the server: one interface, three engines."""
+"""The engines that generate behind the server: one interface, three implementations."""

@@ -1,4 +1,4 @@
-"""Who is in: the bound on requests in flight, their deadlines and the counts, the same for every engine."""
+"""Admission control shared by all engines: the bound on requests in flight, their deadlines and counters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.engines.interface import (
 
 
 class Admission:
-    """The tickets in flight. A ticket leaves when it has its outcome, whoever brought it."""
+    """The tickets in flight; a ticket leaves as soon as it has an outcome."""
 
     def __init__(
         self,
@@ -26,12 +26,12 @@ class Admission:
         when_left: Callable[[Ticket], None] = lambda ticket: None,
         seconds: Callable[[Sequence[AnswerRequest]], float] = lambda requests: 0.0,
     ) -> None:
-        """Start with nobody in flight.
+        """Start with no requests in flight.
 
         Args:
-            max_in_flight: Requests that are admitted at most, running and waiting ones together.
-            when_left: Called for each ticket that has its outcome, to stop the work if there is any left.
-            seconds: How long the last of these requests will take, those in flight first.
+            max_in_flight: Maximum of running and waiting requests together.
+            when_left: Called for each ticket that has an outcome, to stop any remaining work.
+            seconds: Estimates the seconds until the last of these requests is answered; those in flight come first.
         """
         self.max_in_flight = max_in_flight
         self._when_left = when_left
@@ -44,13 +44,13 @@ class Admission:
         self._last_progress = time.monotonic()
 
     def admit(self, request: AnswerRequest) -> Ticket:
-        """Take a request in and start its clock.
+        """Admit a request and start its clock.
 
         Raises:
             EngineClosedError: The engine is closed or draining.
             EngineFailedError: The engine is dead.
-            EngineBusyError: ``max_in_flight`` requests are in flight, or leave no time for another. With nobody in
-                flight it may try: a machine too slow for one answer is told from one that is busy.
+            EngineBusyError: ``max_in_flight`` requests are in flight, or leave no time for another. With none in
+                flight a request is always admitted, so that a slow machine is not reported as a busy one.
         """
         with self._changed:
             if self._closed:
@@ -83,16 +83,16 @@ class Admission:
         self._when_left(ticket)
 
     def tickets(self) -> list[Ticket]:
-        """Those in flight."""
+        """The tickets in flight."""
         with self._changed:
             return list(self._in_flight)
 
     def progress(self) -> None:
-        """Note that the engine moved."""
+        """Record that the engine made progress."""
         self._last_progress = time.monotonic()
 
     def close(self, drain_s: float) -> None:
-        """Admit nobody any more, wait up to ``drain_s`` seconds for those in flight, and cancel the rest."""
+        """Stop admitting, wait up to ``drain_s`` seconds for requests in flight, and cancel the rest."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._in_flight, drain_s)
@@ -100,20 +100,20 @@ class Admission:
             ticket.cancel()
 
     def fail(self, error: BaseException) -> None:
-        """Admit nobody any more and end every request: the engine is dead."""
+        """Stop admitting and fail every request, because the engine is dead."""
         with self._changed:
             self._failure = error
         for ticket in self.tickets():
             ticket.fail(error)
 
     def expire(self) -> None:
-        """End those whose time is over, waited for or not."""
+        """End requests past their deadline, whether or not a client still waits."""
         for ticket in self.tickets():
             if time.monotonic() >= ticket.deadline:
                 ticket.expire()
 
     def stats(self, *, running: Callable[[Ticket], bool], alive: bool) -> EngineStats:
-        """Load and counts; ``running`` tells the answers that are being decoded."""
+        """Load and counters; ``running`` says whether a ticket's answer is being decoded."""
         with self._changed:
             batch_size = sum(map(running, self._in_flight))
             return EngineStats(

@@ -1,4 +1,4 @@
-"""Many answers at once with transformers' continuous batching, and the guards that its limits need."""
+"""Batched answers with transformers' continuous batching, guarded against its limits."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.pace import Pace
 from pipeline.engines.processors import Greedy, MinNewTokens, QuickTopP
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.generation.generate import answer_text, finished, styled_prompt_ids
-from pipeline.model.openmp import in_passing_thread
+from pipeline.model.openmp import in_temporary_thread
 
 PAGE_TOKENS = 64
 GRAPH_QUERY_TOKENS, GRAPH_CACHE_TOKENS = 16, 1024
-"""On a GPU a step is recorded once for each size, rounded up to these, and then played: a small step takes less time
-than launching it."""
+"""Granularity of the CUDA graphs: a step is padded to multiples of these, so that few graphs are captured. Without
+graphs, launching a small step would take longer than computing it."""
 POLL_S = 0.05
-"""How long after its deadline an answer that nobody waits for may go on."""
+"""How long an answer without a waiting client may continue after its deadline."""
 STOP_LIMIT_S = 10.0
-"""How long ``close`` waits for the step that is being computed."""
+"""How long ``close`` waits for the current step."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     ticket: Ticket
-    pieces: Pieces
+    deltas: TextDeltas
 
 
 class ContinuousEngine:
-    """One thread decodes all answers together, token by token; an answer joins and leaves between two tokens."""
+    """One thread decodes all answers together; answers join and leave the batch between tokens."""
 
     name = "continuous"
 
@@ -53,12 +53,12 @@ class ContinuousEngine:
         """Reserve the cache and start.
 
         Args:
-            model: A model in evaluation mode; it belongs to the engine until ``close``.
+            model: A model in evaluation mode, used by nobody else until ``close``.
             tokenizer: Its tokenizer, style tokens added.
-            max_in_flight: Requests decoded together, beyond which new ones are refused.
-            cache_tokens: Tokens of all prompts and answers together that the key-value cache holds. Should those in
-                flight need more, some start again when others have ended.
-            batch_tokens: Tokens of prompts and answers that one step computes; longer prompts take several steps.
+            max_in_flight: Maximum of requests decoded together; further ones are refused.
+            cache_tokens: Capacity of the key-value cache in tokens of prompts and answers. If the requests in flight
+                need more, some are restarted after others have ended.
+            batch_tokens: Maximum of tokens per step; longer prompts take several steps.
         """
         self._tokenizer = tokenizer
         self._jobs: dict[str, _Job] = {}
@@ -66,30 +66,30 @@ class ContinuousEngine:
         self._admission = Admission(max_in_flight, self._left, self._seconds)
         self._pace = Pace()
         self._manager = _manager(model, tokenizer, max_in_flight, cache_tokens, batch_tokens)
-        # Here, so that a cache that does not fit in memory fails now.
-        in_passing_thread(self._manager.warmup)()
+        # Warm up now, so that a cache too large for the memory fails here.
+        in_temporary_thread(self._manager.warmup)()
         config = self._manager.continuous_batching_config
         self._limit_tokens = min(config.num_blocks * config.page_size, model.config.max_position_embeddings)
-        # A thread is a daemon if the one that starts it is; otherwise a step that hangs would keep the process alive.
-        in_passing_thread(self._manager.start)()
+        # A thread inherits being a daemon from its parent; otherwise a hanging step would keep the process alive.
+        in_temporary_thread(self._manager.start)()
         # Results are lost or delayed when two threads read them.
         self._dispatcher = threading.Thread(target=self._dispatch, name="continuous-engine", daemon=True)
         self._dispatcher.start()
 
     def submit(self, request: AnswerRequest) -> Ticket:
-        """Let one answer join."""
+        """Add one answer to the batch."""
         prompt_ids = styled_prompt_ids(self._tokenizer, request.prompt, request.style)
         limits = request.limits
-        # One token too many ends the engine's thread, and with it everybody's answer.
+        # One token too many would end the engine's thread, and with it all answers.
         if len(prompt_ids) + limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
         ticket = self._admission.admit(request)
         identifier = uuid.uuid4().hex
-        self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, Pieces())
+        self._ids[ticket], self._jobs[identifier] = identifier, _Job(ticket, TextDeltas())
         self._manager.add_request(
             prompt_ids, request_id=identifier, max_new_tokens=limits.max_new_tokens, streaming=True, **_choice(limits)
         )
-        if ticket.done():  # before it had an identifier to be stopped by
+        if ticket.done():  # it ended before it had an id to cancel by
             self._left(ticket)
         return ticket
 
@@ -98,27 +98,27 @@ class ContinuousEngine:
         return longest * self._pace.token_s(len(requests))
 
     def cancel(self, ticket: Ticket) -> None:
-        """Give an answer up; it leaves before the next token."""
+        """Cancel an answer; it leaves the batch before the next token."""
         ticket.cancel()
 
     def stats(self) -> EngineStats:
-        """Load and counts."""
+        """Load and counters."""
         return self._admission.stats(
             running=lambda ticket: ticket.first_token_s is not None, alive=self._manager.is_running()
         )
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
+        """Refuse new requests, wait up to ``drain_s`` seconds for those in flight, cancel the rest."""
         self._admission.close(drain_s)
-        if self._manager.batch_processor is not None:  # not stopped yet; a dead one, too, gives the model back
+        if self._manager.batch_processor is not None:  # not stopped yet; a dead manager must release the model, too
             self._manager.stop(timeout=STOP_LIMIT_S, hard_stop=True)
-        if not self._manager.is_running():  # a step that hangs keeps it running, and the dispatcher with it
+        if not self._manager.is_running():  # a hanging step keeps it running, and the dispatcher with it
             self._dispatcher.join(STOP_LIMIT_S)
 
     def _left(self, ticket: Ticket) -> None:
         identifier = self._ids.pop(ticket, None)
         if identifier is not None and self._jobs.pop(identifier, None) is not None:
-            # The manager tells nobody of a cancelled request, so the ticket has its outcome already.
+            # The manager does not report a cancelled request; the ticket already has its outcome.
             self._manager.cancel_request(identifier)
 
     def _dispatch(self) -> None:
@@ -137,15 +137,15 @@ class ContinuousEngine:
     def _deliver(self, output: Any) -> None:
         self._admission.progress()
         job = self._jobs.get(output.request_id)
-        if job is None:  # ended meanwhile
+        if job is None:  # ended in the meantime
             self._manager.cancel_request(output.request_id)
         elif output.error is not None:
             job.ticket.fail(RuntimeError(output.error))
         elif output.is_finished():
             self._finish(job.ticket, output.generated_tokens)
         else:
-            piece = job.pieces.next(answer_text(output.generated_tokens, self._tokenizer))
-            self._pace.note_token(job.ticket.progress(piece), len(self._jobs))
+            delta = job.deltas.next(answer_text(output.generated_tokens, self._tokenizer))
+            self._pace.note_token(job.ticket.progress(delta), len(self._jobs))
 
     def _finish(self, ticket: Ticket, answer: list[int]) -> None:
         request = ticket.request
@@ -156,7 +156,7 @@ class ContinuousEngine:
 
 
 def _choice(limits: GenerationConfig) -> dict[str, Any]:
-    """How one request's next token is chosen."""
+    """One request's sampling arguments."""
     greedy = limits.temperature == 0
     return {
         "min_new_tokens": limits.min_new_tokens,
@@ -167,7 +167,7 @@ def _choice(limits: GenerationConfig) -> dict[str, Any]:
 
 
 def _manager(model: Any, tokenizer: Any, max_in_flight: int, cache_tokens: int, batch_tokens: int) -> Any:
-    # A processor exists, and can be told otherwise by a request, only where the default does something.
+    # A processor exists, and can be overridden per request, only if its default has an effect.
     default = GENERATION_PRESETS[Style.VERBOSE]
     on_cuda = model.device.type == "cuda"
     manager = model.init_continuous_batching(

@@ -1,4 +1,4 @@
-"""What the server needs of an engine: requests in, tickets out, and the ways in which either can fail."""
+"""The interface between server and engine: requests, tickets, and the ways in which either can fail."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class EngineBusyError(Exception):
-    """As many requests as the engine admits are in flight already."""
+    """The maximum of requests is in flight, or they leave no time for another."""
 
 
 class EngineClosedError(Exception):
-    """The engine is closed or lets its last answers finish."""
+    """The engine is closed or draining."""
 
 
 class EngineFailedError(Exception):
@@ -28,24 +28,24 @@ class EngineFailedError(Exception):
 
 
 class RequestTooLongError(Exception):
-    """A prompt and its answer need more room than the engine has.
+    """A prompt and its answer exceed the engine's context.
 
     Attributes:
-        limit_tokens: Tokens of prompt and answer together that it can hold.
+        limit_tokens: Maximum of prompt and answer together in tokens.
     """
 
     def __init__(self, limit_tokens: int) -> None:
-        """Say what fits."""
+        """Report the limit."""
         super().__init__(f"prompt and answer together may take {limit_tokens} tokens")
         self.limit_tokens = limit_tokens
 
 
 class AnswerTimeoutError(Exception):
-    """The answer was not complete within its time; its work was stopped."""
+    """The answer was not complete before its deadline; generation was stopped."""
 
 
 class AnswerCancelledError(Exception):
-    """The answer was given up by who asked for it, or by an engine that closes."""
+    """The answer was cancelled by its client or by a closing engine."""
 
 
 _PRESET_OF_STYLE = GenerationConfig()
@@ -53,13 +53,13 @@ _PRESET_OF_STYLE = GenerationConfig()
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """What one answer is asked for.
+    """A request for one answer.
 
     Attributes:
-        prompt: The user's words, without a style token.
-        style: How long the answer should be.
-        timeout_s: Seconds from ``submit`` to the whole answer; then the work is stopped.
-        limits: Decoding limits; the style's documented preset unless given.
+        prompt: The user's prompt, without a style token.
+        style: The requested style.
+        timeout_s: Seconds from ``submit`` to the complete answer, after which generation is stopped.
+        limits: Decoding limits; by default the style's documented preset.
     """
 
     prompt: str
@@ -75,17 +75,17 @@ class AnswerRequest:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Load at this moment, and counts since the engine started.
+    """Current load, and counters since the engine started.
 
     Attributes:
-        in_flight: Answers running or waiting.
-        waiting: Those of them that are not being decoded yet.
-        finished: Answers completed.
-        failed: Answers that ended by an error or their time limit.
-        cancelled: Answers given up.
+        in_flight: Running and waiting answers.
+        waiting: Answers that are not being decoded yet.
+        finished: Completed answers.
+        failed: Answers that ended with an error or at their time limit.
+        cancelled: Cancelled answers.
         tokens_generated: Tokens of the completed answers.
         batch_size: Answers being decoded.
-        alive: Whether the engine's thread runs.
+        alive: Whether the engine's thread is running.
         stalled_s: Seconds since the last progress while work is in flight; 0.0 when idle.
     """
 
@@ -101,10 +101,10 @@ class EngineStats:
 
 
 class Ticket:
-    """One answer under way. Any thread may wait on it; the first outcome stands and later ones are ignored."""
+    """An answer in progress. Any thread may wait for it; the first outcome counts and later ones are ignored."""
 
     def __init__(self, request: AnswerRequest, when_done: Callable[[Ticket], None] = lambda ticket: None) -> None:
-        """Start the clock; ``when_done`` is called once, by whoever brings the outcome."""
+        """Start the clock; ``when_done`` is called once, by the thread that sets the outcome."""
         self.request = request
         self.submitted = time.monotonic()
         self.deadline = self.submitted + request.timeout_s
@@ -112,11 +112,11 @@ class Ticket:
         self.outcome: Generation | Exception | None = None
         self._when_done = when_done
         self._last_token: float | None = None
-        self._pieces: list[str] = []
+        self._deltas: list[str] = []
         self._changed = threading.Condition()
 
-    def pieces(self) -> Iterator[str]:
-        """Yield the text as it comes: whole words of valid Unicode that join to ``result().text``.
+    def deltas(self) -> Iterator[str]:
+        """Yield the text as it is generated: complete words of valid Unicode that join to ``result().text``.
 
         Raises:
             AnswerTimeoutError: As ``result``.
@@ -131,16 +131,16 @@ class Ticket:
         self.result()
 
     def _fresh(self, position: int) -> tuple[list[str], bool]:
-        self._wait(lambda: self.outcome is not None or len(self._pieces) > position)
+        self._wait(lambda: self.outcome is not None or len(self._deltas) > position)
         with self._changed:
-            return self._pieces[position:], self.outcome is not None
+            return self._deltas[position:], self.outcome is not None
 
     def result(self) -> Generation:
-        """Wait for the whole answer, at most until its time is over.
+        """Wait for the complete answer, at most until its deadline.
 
         Raises:
-            AnswerTimeoutError: The time is over.
-            AnswerCancelledError: The answer was given up.
+            AnswerTimeoutError: The deadline has passed.
+            AnswerCancelledError: The answer was cancelled.
             EngineFailedError: The engine died or failed on this request.
         """
         self._wait(lambda: self.outcome is not None)
@@ -154,36 +154,36 @@ class Ticket:
         return self.outcome is not None
 
     def expire(self) -> None:
-        """End the answer for want of time."""
+        """End the answer because its deadline has passed."""
         self._end(AnswerTimeoutError(f"no answer within {self.request.timeout_s:g} s"))
 
     def cancel(self) -> None:
-        """Give the answer up."""
+        """End the answer because its client or the engine cancelled it."""
         self._end(AnswerCancelledError("the answer was cancelled"))
 
     def fail(self, error: BaseException) -> None:
-        """End the answer by an engine's error."""
+        """End the answer with an engine's error."""
         failure = EngineFailedError(f"the engine failed: {type(error).__name__}")
         failure.__cause__ = error
         self._end(failure)
 
-    def progress(self, piece: str = "") -> float | None:
-        """Note that a token came; ``piece`` is the text that it completes.
+    def progress(self, delta: str = "") -> float | None:
+        """Record a token; ``delta`` is the text that it completes.
 
         Returns:
-            Seconds since the token before; None for the first.
+            Seconds since the previous token; None for the first.
         """
         with self._changed:
             now, before = time.monotonic(), self._last_token
             if self.first_token_s is None:
                 self.first_token_s = now - self.submitted
             self._last_token = now
-            self._pieces.append(piece)
+            self._deltas.append(delta)
             self._changed.notify_all()
         return None if before is None else now - before
 
     def finish(self, generation: Generation) -> None:
-        """End the answer well; what the pieces lack of its text is added, and its times count from ``submit``."""
+        """End the answer successfully: add the rest of its text to the deltas, and count its times from ``submit``."""
         latency_s = time.monotonic() - self.submitted
         self._end(dataclasses.replace(generation, latency_s=latency_s, first_token_s=self.first_token_s))
 
@@ -192,7 +192,7 @@ class Ticket:
             if self.outcome is not None:
                 return
             if not isinstance(outcome, Exception):
-                self._pieces.append(outcome.text[len("".join(self._pieces)) :])
+                self._deltas.append(outcome.text[len("".join(self._deltas)) :])
             self.outcome = outcome
             self._changed.notify_all()
         self._when_done(self)
@@ -205,7 +205,7 @@ class Ticket:
 
 
 class Engine(Protocol):
-    """Answers requests; every method may be called from any thread."""
+    """Generates answers; every method may be called from any thread."""
 
     name: str
 
@@ -213,18 +213,18 @@ class Engine(Protocol):
         """Start or queue one answer.
 
         Raises:
-            EngineBusyError: As many requests as the engine admits are in flight.
+            EngineBusyError: The maximum of requests is in flight, or they leave no time for another.
             EngineClosedError: The engine is closed or draining.
             EngineFailedError: The engine is dead.
-            RequestTooLongError: Prompt and answer need more room than the engine has.
-            PipelineError: The prompt holds a style token.
+            RequestTooLongError: Prompt and answer exceed the engine's context.
+            PipelineError: The prompt contains a style token.
         """
 
     def cancel(self, ticket: Ticket) -> None:
-        """Give an answer up and free its slot; without effect on one that has ended."""
+        """Cancel an answer and free its slot; no effect on one that has ended."""
 
     def stats(self) -> EngineStats:
-        """Load and counts."""
+        """Load and counters."""
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
+        """Refuse new requests, wait up to ``drain_s`` seconds for those in flight, cancel the rest."""

@@ -1,4 +1,4 @@
-"""How fast answers come, so that a request is refused at once rather than given up after its time."""
+"""Estimates of speed and answer length, so that a request is refused at once instead of timing out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pipeline.config import Style
 
 MEAN_WEIGHT, DEVIATION_WEIGHT = 1 / 8, 1 / 4
-"""Of the latest in what is remembered: those with which TCP foresees round trips (RFC 6298)."""
+"""Weights of the latest value in the moving averages, as in TCP's round-trip estimate (RFC 6298)."""
 DEVIATIONS = 3
-"""Above the mean; of lengths that are distributed normally, 1 in 100 is longer."""
+"""Mean deviations above the mean; of normally distributed lengths 1 in 100 is longer."""
 FIRST_DEVIATION = 1 / 6
-"""Of the first answer's length, before there is a second: half as much again is foreseen."""
+"""Assumed deviation after the first answer, as a share of its length: an answer half as long again is expected."""
 
 
 @dataclass(slots=True)
@@ -26,16 +26,16 @@ class _Lengths:
 
 
 class Pace:
-    """What the latest tokens and answers took; of what it has not seen it expects nothing bad."""
+    """Moving averages of token times and answer lengths; optimistic about what it has not seen."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without observations."""
         self._lock = threading.Lock()
         self._lengths: dict[Style, _Lengths] = {}
         self._token_s: dict[int, float] = {}
 
     def note_token(self, seconds: float | None, batch_size: int) -> None:
-        """Learn how long a token took with ``batch_size`` answers decoded together; nothing of an answer's first."""
+        """Record the seconds of a token at a batch size; None, as for a first token, is ignored."""
         if seconds is None:
             return
         with self._lock:
@@ -43,7 +43,7 @@ class Pace:
             self._token_s[batch_size] = known + MEAN_WEIGHT * (seconds - known)
 
     def note_answer(self, style: Style, tokens: int) -> None:
-        """Learn how long an answer of a style is."""
+        """Record the length of an answer."""
         with self._lock:
             if style in self._lengths:
                 self._lengths[style].add(tokens)
@@ -51,13 +51,13 @@ class Pace:
                 self._lengths[style] = _Lengths(tokens, FIRST_DEVIATION * tokens)
 
     def tokens(self, style: Style, most: int) -> float:
-        """Tokens that few answers of a style exceed, at most ``most``; 0 for a style not seen yet."""
+        """A length in tokens that few answers of a style exceed, at most ``most``; 0 for a style not seen yet."""
         with self._lock:
             known = self._lengths.get(style)
         return min(known.mean + DEVIATIONS * known.deviation, most) if known else 0.0
 
     def token_s(self, batch_size: int) -> float:
-        """Seconds that a token takes with so many answers decoded together; of an unseen number, as with fewer."""
+        """Seconds per token at a batch size; for an unseen one, those of the next smaller one."""
         with self._lock:
             seen = dict(self._token_s)
         fewer = [size for size in seen if size <= batch_size]

@@ -1,7 +1,4 @@
-"""What transformers' continuous batching lacks in its choice of the next token.
-
-Importable with transformers 5 only.
-"""
+"""Logits processors that transformers' continuous batching lacks; they need transformers 5."""
 
 from __future__ import annotations
 
@@ -15,48 +12,47 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 )
 
 NUCLEUS_CANDIDATES = 256
-"""Tokens among which a nucleus is looked for before the whole vocabulary is sorted."""
+"""Likeliest tokens among which a nucleus is searched before the full vocabulary is sorted."""
 
 
 class MinNewTokens(ContinuousBatchingLogitsProcessor):
-    """Forbids the end until a request has its ``min_new_tokens``.
+    """Masks EOS until a request has its ``min_new_tokens``.
 
-    It has to stand first: after top-p, a nucleus that holds nothing but the end would leave no token at all, which
-    ends the engine's thread.
+    It must come first: after top-p, a nucleus of EOS alone would leave no token at all, which ends the engine's thread.
     """
 
     supported_kwargs: ClassVar[dict[str, type]] = {"min_new_tokens": int}
     ignored_kwargs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, eos_token_id: int) -> None:
-        """``eos_token_id`` is the token that is forbidden."""
+        """``eos_token_id`` is the token to mask."""
         self._eos_token_id = eos_token_id
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Forbid nothing."""
+        """Mask nothing."""
         int32_tensor.zero_()
 
     def prepare_tensor_args(self, requests_with_new_token: Sequence[Any]) -> torch.Tensor:
-        """1 for each request that must go on."""
+        """1 for each request below its minimum, shape [requests]."""
         states = [request.state for request in requests_with_new_token]
         goes_on = [generated_tokens(state) < state.logit_processor_kwargs.get("min_new_tokens", 0) for state in states]
         return torch.tensor(goes_on, dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Scores, shape [requests, vocabulary], with the end forbidden where ``tensor_arg`` is 1."""
+        """Scores, shape [requests, vocabulary], with EOS masked where ``tensor_arg`` is 1."""
         goes_on = tensor_arg[: scores.size(0)].bool()
         scores[:, self._eos_token_id] = scores[:, self._eos_token_id].masked_fill(goes_on, -torch.inf)
         return scores
 
 
 def generated_tokens(state: Any) -> int:
-    """Tokens that a request has; those from before the cache was full and it had to start again are in its prompt."""
+    """Generated tokens of a request; after a restart for lack of cache the earlier ones are in its prompt."""
     before = len(state.initial_tokens) - state._true_initial_tokens if state._true_initial_tokens else 0
     return before + int(state.generated_len())
 
 
 class Greedy(ContinuousBatchingLogitsProcessor):
-    """Leaves the likeliest token alone where a request asks for it; the batch as a whole samples."""
+    """Keeps only the likeliest token of greedy requests, in a batch that otherwise samples."""
 
     supported_kwargs: ClassVar[dict[str, type]] = {"greedy": bool}
     ignored_kwargs: ClassVar[tuple[str, ...]] = ()
@@ -66,14 +62,14 @@ class Greedy(ContinuousBatchingLogitsProcessor):
         int32_tensor.zero_()
 
     def prepare_tensor_args(self, requests_with_new_token: Sequence[Any]) -> torch.Tensor:
-        """1 for each greedy request."""
+        """1 for each greedy request, shape [requests]."""
         chosen = [request.state.logit_processor_kwargs.get("greedy", False) for request in requests_with_new_token]
         return torch.tensor(chosen, dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Scores, shape [requests, vocabulary], minus infinity but for the best where ``tensor_arg`` is 1."""
+        """Scores, shape [requests, vocabulary]; only the best is finite where ``tensor_arg`` is 1."""
         greedy = tensor_arg[: scores.size(0)].bool()
-        # Asking a GPU would make it wait for the answer, which a recorded CUDA graph cannot.
+        # On a GPU this check would synchronise, which a CUDA graph cannot.
         if not scores.is_cuda and not greedy.any():
             return scores
         best = torch.full_like(scores, -torch.inf).scatter(-1, scores.argmax(-1, keepdim=True), 0.0)
@@ -81,7 +77,7 @@ class Greedy(ContinuousBatchingLogitsProcessor):
 
 
 class QuickTopP(ContinuousBatchingTopPLogitsWarper):
-    """The same nucleus from a partial sort: sorting a vocabulary on a CPU takes as long as a small model's step."""
+    """Top-p by a partial sort; on a CPU, sorting the full vocabulary takes as long as a step of a small model."""
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
         """Scores, shape [requests, vocabulary], minus infinity outside each row's nucleus of mass ``tensor_arg``."""

@@ -1,4 +1,4 @@
-"""Answers from another server that speaks OpenAI's protocol, such as vLLM with the exported model."""
+"""Answers from an OpenAI-compatible server, such as vLLM with the exported model."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ import httpx2
 from pipeline.data.style import inject_token
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import FinishReason, Generation, styled_prompt_ids
 
 CONNECT_TIMEOUT_S = 5.0
 PROBE_INTERVAL_S = 5.0
 STOP_LIMIT_S = 10.0
-"""How long ``close`` waits for the connections to end."""
+"""How long ``close`` waits for the connections to close."""
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "eos", "length": "length"}
 
 
 class RemoteEngine:
-    """One thread that holds a streaming request open for each answer."""
+    """One thread with a streaming request for each answer."""
 
     name = "remote"
 
     def __init__(
         self, url: str, model: str, tokenizer: Any, *, api_key: str | None = None, max_in_flight: int = 64
     ) -> None:
-        """Connect and see that the model is there.
+        """Connect and check that the server has the model.
 
         Args:
-            url: The server's base address, ``/v1`` included.
-            model: The name under which it serves the model.
-            tokenizer: The model's tokenizer, style tokens added; it counts tokens.
+            url: The server's base address, including ``/v1``.
+            model: The server's name for the model.
+            tokenizer: The model's tokenizer, style tokens added; used to count tokens.
             api_key: Sent as a bearer token.
-            max_in_flight: Requests under way, beyond which new ones are refused.
+            max_in_flight: Maximum of requests in flight; further ones are refused.
 
         Raises:
-            PipelineError: Nobody answers at ``url``, or without such a model.
+            PipelineError: No server answers at ``url``, or it does not have the model.
         """
         self._url, self._model, self._tokenizer = url, model, tokenizer
         self._admission = Admission(max_in_flight, self._left)
@@ -53,7 +53,7 @@ class RemoteEngine:
         self._client = httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            # Deadlines are the tickets'; a server may think for as long as they last.
+            # Only the tickets' deadlines limit how long the server may take.
             timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
             limits=httpx2.Limits(max_connections=None),
         )
@@ -68,29 +68,29 @@ class RemoteEngine:
         self._start(self._probe())
 
     def submit(self, request: AnswerRequest) -> Ticket:
-        """Send one request on."""
+        """Forward one request."""
         prompt_ids = styled_prompt_ids(self._tokenizer, request.prompt, request.style)
         if self._limit_tokens is not None and len(prompt_ids) + request.limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
         ticket = self._admission.admit(request)
         self._work[ticket] = self._start(self._answer(ticket))
-        if ticket.done():  # before there was any work to stop
+        if ticket.done():  # it ended before there was a task to cancel
             self._left(ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Give an answer up; its connection ends, by which the server knows."""
+        """Cancel an answer; closing its connection tells the server."""
         ticket.cancel()
 
     def stats(self) -> EngineStats:
-        """Load and counts; alive while the server could be reached the last time."""
+        """Load and counters; alive means that the server was reachable at the last attempt."""
         return self._admission.stats(
             running=lambda ticket: ticket.first_token_s is not None,
             alive=self._thread.is_alive() and self._reachable,
         )
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
+        """Refuse new requests, wait up to ``drain_s`` seconds for those in flight, cancel the rest."""
         self._admission.close(drain_s)
         if self._thread.is_alive():
             self._start(self._end()).result(STOP_LIMIT_S)
@@ -114,7 +114,7 @@ class RemoteEngine:
         await self._client.aclose()
 
     async def _find_model(self) -> int | None:
-        """Tokens of prompt and answer together that the server takes, where it says so."""
+        """Check that the server has the model; returns its context length in tokens, None if it does not report it."""
         try:
             response = (await self._client.get("models", timeout=CONNECT_TIMEOUT_S)).raise_for_status()
             models = {str(model["id"]): model for model in response.json()["data"]}
@@ -148,7 +148,7 @@ class RemoteEngine:
             ticket.fail(error)
 
     async def _stream(self, ticket: Ticket) -> Generation:
-        text, reason, pieces = "", None, Pieces()
+        text, reason, deltas = "", None, TextDeltas()
         async with self._client.stream("POST", "chat/completions", json=self._body(ticket.request)) as response:
             if response.status_code != 200:
                 raise PipelineError(f"{self._url} answers {response.status_code}: {await _reason(response)}")
@@ -159,7 +159,7 @@ class RemoteEngine:
                     text += choice["delta"].get("content") or ""
                     reason = choice.get("finish_reason") or reason
                     self._admission.progress()
-                    ticket.progress(pieces.next(text))
+                    ticket.progress(deltas.next(text))
         if reason not in FINISH_REASONS:
             raise PipelineError(f"{self._url}: the answer broke off (finish_reason {reason!r})")
         answer = text.strip()
@@ -175,13 +175,13 @@ class RemoteEngine:
             "temperature": limits.temperature,
             "top_p": limits.top_p,
             "max_tokens": limits.max_new_tokens,
-            # vLLM's name; OpenAI has none.
+            # vLLM's extension of OpenAI's protocol.
             "min_tokens": limits.min_new_tokens,
         }
 
 
 async def _reason(response: httpx2.Response) -> str:
-    """The beginning of an error document."""
+    """The first 500 bytes of an error response."""
     body = b""
     async for chunk in response.aiter_bytes():
         body += chunk

@@ -11,21 +11,21 @@ EngineName = Literal["serial", "continuous"]
 
 
 def default_engine() -> EngineName:
-    """Which engine serves where none is named: the faster one, where the installed transformers has it."""
+    """The engine to use if none is named: ``continuous`` if the installed transformers supports it."""
     return "continuous" if batches_continuously() else "serial"
 
 
 def open_local(name: EngineName, model: Any, tokenizer: Any, *, max_in_flight: int) -> Engine:
-    """An engine over a loaded model.
+    """Start an engine for a loaded model.
 
     Args:
-        name: Which.
-        model: A model in evaluation mode; it belongs to the engine until ``close``.
+        name: The engine.
+        model: A model in evaluation mode, used by nobody else until ``close``.
         tokenizer: Its tokenizer, style tokens added.
-        max_in_flight: Requests running and waiting together, beyond which new ones are refused.
+        max_in_flight: Maximum of running and waiting requests; further ones are refused.
 
     Raises:
-        PipelineError: The installed transformers cannot batch continuously.
+        PipelineError: The installed transformers does not support continuous batching.
     """
     if name == "serial":
         from pipeline.engines.serial import SerialEngine

@@ -1,4 +1,4 @@
-"""One answer after the other with ``generate()``: slow under load, the reference, and at home on every version."""
+"""One answer at a time with ``generate()``: the reference, slow under load, works with every supported version."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from pipeline.engines.admission import Admission
 from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
 from pipeline.engines.pace import Pace
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.generation.generate import answer_text, generate_with_style, styled_prompt_ids
 
 STOP_LIMIT_S = 10.0
-"""How long ``close`` waits for the token that is being computed."""
+"""How long ``close`` waits for the current token."""
 
 
 class SerialEngine:
-    """One worker thread that answers one request after the other."""
+    """One worker thread that answers requests in order of arrival."""
 
     name = "serial"
 
@@ -28,7 +28,7 @@ class SerialEngine:
         Args:
             model: A model in evaluation mode.
             tokenizer: Its tokenizer, style tokens added.
-            max_in_flight: Requests running and waiting together, beyond which new ones are refused.
+            max_in_flight: Maximum of running and waiting requests; further ones are refused.
         """
         self._model, self._tokenizer = model, tokenizer
         self._limit_tokens = int(model.config.max_position_embeddings)
@@ -40,7 +40,7 @@ class SerialEngine:
         self._worker.start()
 
     def submit(self, request: AnswerRequest) -> Ticket:
-        """Queue one answer; what it waits counts against its time."""
+        """Queue one answer; waiting counts towards its deadline."""
         prompt_tokens = len(styled_prompt_ids(self._tokenizer, request.prompt, request.style))
         if prompt_tokens + request.limits.max_new_tokens > self._limit_tokens:
             raise RequestTooLongError(self._limit_tokens)
@@ -53,16 +53,16 @@ class SerialEngine:
         return tokens * self._pace.token_s(1)
 
     def cancel(self, ticket: Ticket) -> None:
-        """Give an answer up; one that runs stops at its next token."""
+        """Cancel an answer; a running one stops at its next token."""
         ticket.cancel()
 
     def stats(self) -> EngineStats:
-        """Load and counts."""
+        """Load and counters."""
         running = self._running
         return self._admission.stats(running=lambda ticket: ticket is running, alive=self._worker.is_alive())
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Refuse new work, let what runs finish for up to ``drain_s`` seconds, cancel the rest."""
+        """Refuse new requests, wait up to ``drain_s`` seconds for those in flight, cancel the rest."""
         self._admission.close(drain_s)
         self._queue.put(None)
         self._worker.join(STOP_LIMIT_S)
@@ -75,15 +75,15 @@ class SerialEngine:
                 if not ticket.done():
                     self._answer(ticket)
                 self._running = None
-        except BaseException as error:  # nobody else hears of a thread's end
+        except BaseException as error:  # otherwise the thread would end silently
             self._admission.fail(error)
 
     def _answer(self, ticket: Ticket) -> None:
-        request, pieces = ticket.request, Pieces()
+        request, deltas = ticket.request, TextDeltas()
 
         def watch(answer: Sequence[int]) -> bool:
             self._admission.progress()
-            token_s = ticket.progress(pieces.next(answer_text(answer, self._tokenizer)))
+            token_s = ticket.progress(deltas.next(answer_text(answer, self._tokenizer)))
             self._pace.note_token(token_s, batch_size=1)
             self._admission.expire()
             return not ticket.done()
@@ -92,7 +92,7 @@ class SerialEngine:
             generation = generate_with_style(
                 self._model, self._tokenizer, request.prompt, request.style, config=request.limits, watch=watch
             )
-        except Exception as error:  # one request's, out of memory for example; the next may do
+        except Exception as error:  # of this request, such as out of memory; the next may succeed
             ticket.fail(error)
         else:
             ticket.finish(generation)

@@ -1,1 +1,1 @@
-"""Answers of a loaded model, and how likely it finds them."""
+"""Generating answers with a loaded model, and scoring them."""

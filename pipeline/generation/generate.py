@@ -1,4 +1,4 @@
-"""Answering prompts in a style: the documented presets, one prompt at a time or many at once."""
+"""Generating answers in a style: with the documented presets, for one prompt or a batch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Generation:
 
     Attributes:
         text: The answer without special tokens.
-        token_ids: Ids of the answer, its EOS left out.
-        finish_reason: ``eos`` (ended by itself), ``length`` (cut by the cap) or ``time`` (cut by the time limit).
-        latency_s: Seconds from the call to the whole answer; for a batch, of the whole batch. An engine counts from
+        token_ids: Ids of the answer, without EOS.
+        finish_reason: ``eos`` (ended by itself), ``length`` (cut at the cap) or ``time`` (cut at the time limit).
+        latency_s: Seconds from the call to the complete answer; in a batch, to the complete batch. Engines count from
             ``submit``.
-        style: The style asked for; None when no token was put in front.
-        first_token_s: Seconds from an engine's ``submit`` to the first token; None where it is not known.
+        style: The requested style; None if the prompt had no style token.
+        first_token_s: Seconds from an engine's ``submit`` to the first token; None if unknown.
     """
 
     text: str
@@ -42,12 +42,12 @@ class Generation:
 
     @property
     def token_count(self) -> int:
-        """Tokens of the answer, its EOS left out."""
+        """Tokens of the answer, without EOS."""
         return len(self.token_ids)
 
 
 Watch = Callable[[list[int]], bool]
-"""Called with an answer's token ids after each of them; the answer goes on while it returns True."""
+"""Called with an answer's token ids after each token; generation stops when it returns False."""
 
 
 def _watching(watch: Watch, prompt_tokens: int) -> StoppingCriteriaList:
@@ -59,10 +59,10 @@ def _watching(watch: Watch, prompt_tokens: int) -> StoppingCriteriaList:
 
 
 def styled_prompt_ids(tokenizer: Any, prompt: str, style: Style | None) -> list[int]:
-    """Token ids of a user's prompt with the style's token in front.
+    """Token ids of a user's prompt with the style token in front (none for None).
 
     Raises:
-        PipelineError: The prompt holds a style token itself; it would contradict the style asked for.
+        PipelineError: The prompt itself contains a style token, which could contradict the requested style.
     """
     for known in Style:
         if known.token in prompt:
@@ -85,14 +85,14 @@ def generate_with_style(
     Args:
         model: A trained model in evaluation mode.
         tokenizer: Its tokenizer, style tokens added.
-        prompt: The user's words.
-        style: How long the answer should be.
-        config: Decoding limits; the style's documented preset when None.
-        max_time_s: Seconds after which the answer is cut.
-        watch: Sees the answer grow and may cut it.
+        prompt: The user's prompt, without a style token.
+        style: The requested style.
+        config: Decoding limits; None takes the style's documented preset.
+        max_time_s: Seconds after which generation stops.
+        watch: Called after each token; may stop the generation.
 
     Raises:
-        PipelineError: The prompt holds a style token.
+        PipelineError: The prompt contains a style token.
     """
     chosen = config or GENERATION_PRESETS[style]
     return generate_batch(model, tokenizer, [(prompt, style)], chosen, max_time_s=max_time_s, watch=watch)[0]
@@ -107,12 +107,18 @@ def generate_batch(
     max_time_s: float | None = None,
     watch: Watch | None = None,
 ) -> list[Generation]:
-    """Answer several prompts at once with one set of limits; prompts are padded on the left.
+    """Answer several prompts in one batch, padded on the left.
 
-    A ``watch`` sees the first row only.
+    Args:
+        model: A model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        requests: Prompt and style of each; None adds no style token.
+        config: Decoding limits of all.
+        max_time_s: Seconds after which generation stops.
+        watch: As for ``generate_with_style``; called for the first row only.
 
     Raises:
-        PipelineError: A prompt holds a style token.
+        PipelineError: A prompt contains a style token.
     """
     started = time.perf_counter()
     rows = [styled_prompt_ids(tokenizer, prompt, style) for prompt, style in requests]
@@ -135,7 +141,7 @@ def generate_batch(
 
 
 def decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None = None) -> HFGenerationConfig:
-    """What ``generate()`` is told: the limits, the tokenizer's special tokens and nothing unasked."""
+    """The arguments of ``generate()``: only the limits and the tokenizer's special tokens, no defaults."""
     sampling = (
         {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
         if config.temperature > 0
@@ -155,7 +161,7 @@ def decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None 
 def finished(
     answer: list[int], tokenizer: Any, config: GenerationConfig, latency_s: float, style: Style | None
 ) -> Generation:
-    """The answer in the token ids that ``generate()`` added to a prompt; what follows the first EOS is padding."""
+    """Build the result from the token ids that ``generate()`` appended; everything after the first EOS is padding."""
     reason: FinishReason
     if tokenizer.eos_token_id in answer:
         answer, reason = answer[: answer.index(tokenizer.eos_token_id)], "eos"
@@ -165,6 +171,6 @@ def finished(
 
 
 def answer_text(answer: Sequence[int], tokenizer: Any) -> str:
-    """An answer's token ids as text, without special tokens and white space at its ends."""
+    """Decode an answer, without special tokens and surrounding white space."""
     text: str = tokenizer.decode(answer, skip_special_tokens=True)
     return text.strip()

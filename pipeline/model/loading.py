@@ -1,4 +1,4 @@
-"""Loading the 4-bit base model, teaching it the style tokens, attaching and saving the adapter."""
+"""Loading 4-bit base models and what a run trained from one."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ from pipeline.distributed import is_sharded, local_gpu
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest
 from pipeline.model.adapter import apply_adapter
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.model.dequantize import for_inference
-from pipeline.model.openmp import in_passing_thread
+from pipeline.model.openmp import in_temporary_thread
 from pipeline.model.quantization_report import QuantizationCensus, quantization_census
 from pipeline.model.style_embeddings import add_style_rows
-from pipeline.model.tokenizer import load_tokenizer
 from pipeline.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 
 def hardware_preset(preset: Preset, device: str) -> Preset:
-    """The preset with the arithmetic that ``device`` really has.
+    """The preset with a compute dtype that ``device`` supports.
 
     Raises:
-        PipelineError: ``cuda`` was asked for and there is none; the run would silently be another one.
+        PipelineError: ``cuda`` was requested but is not available; falling back would silently change the run.
     """
     if device == "cuda":
         if not torch.cuda.is_available():
@@ -49,10 +48,10 @@ def hardware_preset(preset: Preset, device: str) -> Preset:
 
 
 def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:
-    """The base model in 4-bit on one device, style tokens not yet added.
+    """Load a base model in 4-bit on one device, without the style tokens.
 
     Raises:
-        PipelineError: The folder holds no loadable safetensors weights.
+        PipelineError: The folder has no loadable safetensors weights.
     """
     dtype = getattr(torch, quantization.compute_dtype)
     place = local_gpu() if device == "cuda" else "cpu"
@@ -61,15 +60,15 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
         bnb_4bit_quant_type=quantization.quant_type,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype if is_sharded() else None,  # FSDP leaves integers whole on every GPU
+        bnb_4bit_quant_storage=dtype if is_sharded() else None,  # FSDP does not shard integer tensors
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            # transformers 5 quantises even under a config that says load_in_4bit=False.
+            # transformers 5 quantises even with load_in_4bit=False in the configuration.
             quantization_config=four_bit if quantization.load_in_4bit else None,
             device_map={"": place},
-            # On a CPU the fused kernel is slower for sequences as short as these, and trains a fifth slower.
+            # On a CPU the fused kernel is slower for sequences this short; training is a fifth slower.
             attn_implementation="eager" if device == "cpu" else None,
             use_safetensors=True,
             trust_remote_code=False,
@@ -78,7 +77,7 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
         )
     except (OSError, ValueError) as error:
         raise PipelineError(f"{folder}: the base model cannot be loaded ({error}).") from error
-    # The checkpoint's own decoding defaults would fill whatever a preset leaves unset.
+    # The checkpoint's own decoding defaults would apply wherever a preset leaves a field unset.
     model.generation_config = HFGenerationConfig(
         bos_token_id=model.config.bos_token_id,
         eos_token_id=model.config.eos_token_id,
@@ -89,12 +88,12 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model, ready to answer.
+    """A model ready for inference.
 
     Attributes:
         model: The model in evaluation mode.
-        tokenizer: Its tokenizer with the style tokens.
-        target: The base it stands on.
+        tokenizer: Its tokenizer, style tokens added.
+        target: Its base model.
     """
 
     model: Any
@@ -104,34 +103,34 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel(LoadedModel):
-    """A run's base and adapter, ready to answer.
+    """A run's base model and adapter, ready for inference.
 
     Attributes:
         adapter_sha256: Digest of the adapter's weights.
-        census: How the base was loaded, counted before the model was made ready for inference.
+        census: How the base was quantised, counted before conversion for inference.
     """
 
     adapter_sha256: str
     census: QuantizationCensus
 
 
-@in_passing_thread
+@in_temporary_thread
 def load_trained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> TrainedModel:
-    """Load what a run trained: the 4-bit base with its adapter.
+    """Load a trained model: the 4-bit base with the run's adapter.
 
     Args:
         run: A completed run.
-        device: ``cpu`` or ``cuda``; the run's own when None.
-        base_model: Folder of the base weights, for targets whose weights the user keeps.
+        device: ``cpu`` or ``cuda``; None takes the run's own.
+        base_model: Folder of the base weights, for targets with local weights.
 
     Raises:
         PipelineError: The run is not complete, or its adapter is missing, changed, damaged or made for another base.
     """
     record = run.read_record()
     if record["status"] != "completed":
-        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; train it to its end first.")
+        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; finish the training first.")
     if not (run.adapter / "adapter_config.json").is_file():
-        raise PipelineError(f"{run.adapter}: holds no adapter; train again in another folder.")
+        raise PipelineError(f"{run.adapter}: no adapter here; train again in another folder.")
     adapter_sha256 = weights_digest(run.adapter)
     if adapter_sha256 != record["adapter"]["sha256"]:
         raise PipelineError(f"{run.adapter}: not the adapter that this run trained; restore it or train again.")
@@ -141,17 +140,17 @@ def load_trained(run: RunFolder, *, device: str | None = None, base_model: str |
     return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
 
 
-@in_passing_thread
+@in_temporary_thread
 def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str | None = None) -> LoadedModel:
-    """Load what a run started from: the same base in the same arithmetic, style rows added, without the adapter.
+    """Load the starting point of a run: the same base and compute dtype with initial style rows, without the adapter.
 
     Args:
-        run: A run, complete or not.
+        run: A run, completed or not.
         device: As for ``load_trained``.
         base_model: As for ``load_trained``.
 
     Raises:
-        PipelineError: There is no run, or the base weights are missing.
+        PipelineError: The run or the base weights are missing.
     """
     base = _load_run_base(run.read_record(), device, base_model)
     add_style_rows(base.model, base.tokenizer)
@@ -159,8 +158,6 @@ def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str
 
 
 def _load_run_base(record: dict[str, Any], device: str | None, base_model: str | None) -> LoadedModel:
-    target, device = get_target(record["target"]), device or record["device"]
-    folder = base_model_folder(target, base_model)
+    base, device = open_base_model(get_target(record["target"]), base_model), device or record["device"]
     quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
-    tokenizer = load_tokenizer(folder, target)
-    return LoadedModel(load_base(folder, quantization, device), tokenizer, target)
+    return LoadedModel(load_base(base.folder, quantization, device), base.tokenizer, base.target)

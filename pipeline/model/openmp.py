@@ -1,4 +1,4 @@
-"""Where on a CPU torch computes."""
+"""Keeping OpenMP's worker threads from outliving the work they were created for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def in_passing_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let a function compute in a thread that ends with it, and wait for it.
+def in_temporary_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Make a function run in a thread that ends with it, and wait for the result.
 
-    OpenMP, which torch computes with on a CPU, keeps helpers for every thread that ever computed, for as long as that
-    thread lives. Where those of two threads are more than the cores, each operation puts its helpers to sleep and wakes
-    them again: a model that one thread loaded then answers half as fast in another.
+    OpenMP, which torch uses on a CPU, keeps a pool of workers for every thread that has computed, until that thread
+    ends. If two pools together exceed the number of cores, each operation puts its workers to sleep and wakes them
+    again: a model loaded by one thread then generates half as fast in another.
 
     Args:
-        work: The function.
+        work: The function to wrap.
 
     Returns:
-        The function, with the same arguments, result and errors.
+        The wrapped function, with the same arguments, result and errors.
     """
 
     @functools.wraps(work)
@@ -36,11 +36,11 @@ def in_passing_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, 
             except BaseException as error:
                 outcome.set_exception(error)
 
-        # Its own thread and no pool's, whose threads live on; a daemon, so that Ctrl-C ends the wait and the process.
-        passing = threading.Thread(target=run, name=f"{work.__name__}-passing", daemon=True)
-        passing.start()
+        # Not a thread pool, whose threads live on. A daemon, so that Ctrl-C ends the wait and the process.
+        temporary = threading.Thread(target=run, name=f"{work.__name__}-temporary", daemon=True)
+        temporary.start()
         found = outcome.result()
-        passing.join()
+        temporary.join()
         return found
 
     return elsewhere

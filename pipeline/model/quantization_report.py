@@ -1,4 +1,4 @@
-"""What the loader really did to the weights."""
+"""How a loaded model's weights are actually quantised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class QuantizationCensus:
-    """What the loader really did to the decoder's linear layers."""
+    """How the decoder's linear layers are quantised; the head is not counted."""
 
     is_loaded_in_4bit: bool
     linear_count: int
@@ -19,7 +19,7 @@ class QuantizationCensus:
 
 
 def quantization_census(model: Any) -> QuantizationCensus:
-    """Count the decoder's linear layers that really are NF4 with nested (double) quantisation."""
+    """Count the decoder's linear layers, and those in NF4 with nested (double) quantisation."""
     import bitsandbytes as bnb
 
     head = model.get_output_embeddings()

@@ -6,20 +6,16 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from pipeline.files import write_json
 from pipeline.model.shapes import MistralShape
 
-if TYPE_CHECKING:
-    pass
-
 INITIALIZER_STD = 0.02
 """Standard deviation of the normal distribution that Mistral's own initialisation uses."""
 SHARDS_AT_ONCE = 8
-"""Written by threads; each holds 0.4 GiB of Mistral's shape."""
+"""Shards written concurrently; one of Mistral's shape takes 0.4 GiB of memory."""
 
 
 def write_random_mistral(folder: Path, shape: MistralShape, seed: int = 0) -> None:
@@ -30,7 +26,7 @@ def write_random_mistral(folder: Path, shape: MistralShape, seed: int = 0) -> No
     GenerationConfig(bos_token_id=1, eos_token_id=2).save_pretrained(folder)
     shards = list(shape.shards())
     names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    seeds = range(seed * len(shards), (seed + 1) * len(shards))  # a shard does not depend on which are made before it
+    seeds = range(seed * len(shards), (seed + 1) * len(shards))  # independent of the order of writing
     with ThreadPoolExecutor(min(SHARDS_AT_ONCE, os.cpu_count() or 1)) as pool:
         made = pool.map(_write_shard, (folder / name for name in names), shards, seeds)
         size_bytes = sum(tqdm(made, total=len(shards), desc="random weights", unit="shard"))
@@ -44,7 +40,7 @@ def write_random_mistral(folder: Path, shape: MistralShape, seed: int = 0) -> No
 
 
 def _write_shard(path: Path, shard: Mapping[str, tuple[int, int]], seed: int) -> int:
-    """Write one shard; returns the bytes of its tensors."""
+    """Write one shard; returns the size of its tensors in bytes."""
     import torch
     from safetensors.torch import save_file
 

@@ -28,16 +28,16 @@ class MistralShape:
 
     @classmethod
     def of_folder(cls, folder: Path) -> MistralShape:
-        """The shape that a model folder's ``config.json`` describes; its weights are not read.
+        """Read the shape from a model folder's ``config.json``, without its weights.
 
         Raises:
-            PipelineError: There is no readable ``config.json``, or it is not of a Mistral or a Llama model.
+            PipelineError: ``config.json`` is missing, unreadable or of another architecture than Mistral or Llama.
         """
         file = folder / "config.json"
         try:
             config = json.loads(file.read_text(encoding="utf-8"))
             if config["model_type"] not in ("mistral", "llama"):
-                raise PipelineError(f"{file}: model_type {config['model_type']!r}; only mistral and llama are known.")
+                raise PipelineError(f"{file}: model_type {config['model_type']!r}; use mistral or llama.")
             shape = cls(
                 config["hidden_size"],
                 config["intermediate_size"],
@@ -52,7 +52,7 @@ class MistralShape:
         except KeyError as error:
             raise PipelineError(f"{file}: lacks {error}; restore the model's own config.json.") from None
         if config.get("head_dim", shape.head_size) != shape.head_size:
-            raise PipelineError(f"{file}: head_dim is not hidden_size / num_attention_heads; such heads are not known.")
+            raise PipelineError(f"{file}: head_dim is not hidden_size / num_attention_heads; this is not supported.")
         return shape
 
     @property
@@ -62,11 +62,11 @@ class MistralShape:
 
     @property
     def parameter_count(self) -> int:
-        """All parameters, embeddings and an untied head included."""
+        """Number of parameters, including embeddings and an untied head."""
         return sum(rows * max(columns, 1) for shard in self.shards() for rows, columns in shard.values())
 
     def shards(self) -> Iterator[dict[str, tuple[int, int]]]:
-        """Tensor names and (rows, columns) of each shard; columns 0 marks a vector."""
+        """Yield each shard as tensor names with (rows, columns); 0 columns mark a vector."""
         hidden, inner, keys = self.hidden_size, self.intermediate_size, self.key_value_heads * self.head_size
         for layer in range(self.layers):
             prefix = f"model.layers.{layer}."
@@ -120,4 +120,4 @@ SHAPES = {
     "tiny-mistral": MistralShape(64, 128, 2, 4, 2),
     "smollm2-135m": MistralShape(576, 1536, 30, 9, 3, 49152, tied_head=True),
 }
-"""By target; where the weights are real, only planning takes the shape from here."""
+"""Shapes by target; targets with real weights use them for planning only."""

@@ -1,4 +1,4 @@
-"""A target's tokenizer, made ready for the style tokens; needs no torch."""
+"""A target's tokenizer with chat template and style tokens; works without torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import Any
 
 from pipeline.config import Style, Target
 from pipeline.errors import PipelineError
-from pipeline.model.base_models import chat_template
+from pipeline.files import ASSETS
+
+
+def chat_template(target: Target) -> str:
+    """The Jinja chat template that the project ships for a target."""
+    return (ASSETS / "templates" / f"{target.template}.jinja").read_text(encoding="utf-8")
 
 
 def load_tokenizer(folder: Path, target: Target) -> Any:
-    """The tokenizer with a chat template, a pad token and the two style tokens.
+    """Load a tokenizer and add what it lacks: chat template, pad token and the two style tokens.
 
     Raises:
-        PipelineError: The folder holds no tokenizer, or a style token splits into several ids.
+        PipelineError: The folder has no usable tokenizer, or a style token is split into several ids.
     """
     from transformers import AddedToken, AutoTokenizer
 
@@ -36,7 +41,7 @@ def load_tokenizer(folder: Path, target: Target) -> Any:
             tokenizer.convert_tokens_to_ids(style.token)
         ]:
             raise PipelineError(
-                f"{folder}: the tokenizer splits {style.token}; use a tokenizer that keeps added tokens whole."
+                f"{folder}: the tokenizer splits {style.token}; use a tokenizer that does not split added tokens."
             )
     return tokenizer
 

@@ -1,1 +1,1 @@
-"""What makes a trained model releasable: its fingerprint, its verdict, its export."""
+"""Releasing a trained model: its fingerprint, checking its verdict, exporting it."""

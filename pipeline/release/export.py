@@ -1,4 +1,4 @@
-"""A trained model as an ordinary model folder: the adapter merged, proven by log-probabilities, with its card."""
+"""Export a trained model as an ordinary model folder: adapter merged, checked by log-probabilities, with a card."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from pipeline.run_folder import RunFolder
 
 ExportDtype = Literal["float32", "bfloat16"]
 MEAN_DIFFERENCE_LIMIT_NATS = 0.02
-"""Most by which exported answers may become likelier or less likely, in the mean over their tokens."""
+"""Limit of the mean signed change of a token's log-probability in the exported model."""
 MEAN_ABSOLUTE_DIFFERENCE_LIMIT_NATS = 0.05
-"""Most by which one token's log-probability may differ in the mean; 4-bit inference in bfloat16 keeps eight bits."""
+"""Limit of the mean absolute change of a token's log-probability; 4-bit inference in bfloat16 keeps eight bits."""
 LEAST_LOSS_WITHOUT_ADAPTER = 5.0
-"""How many times more the same measure must find where the adapter is left out; else it could not see a loss."""
+"""Least ratio of the mean absolute change without the adapter to that of the export; otherwise the check could not
+detect a lost adapter."""
 PROOF_QUESTIONS = 6
 _PROOF_LIMITS = GenerationConfig(max_new_tokens=48)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The trained model's own answers, as likely to the exported model as to the trained one.
+    """How the exported model scores the trained model's own answers.
 
     Attributes:
         answer_count: Greedy answers of the trained model, both styles.
-        token_count: Their tokens.
+        token_count: Tokens of those answers.
         mean_difference_nats: Mean of ln p(token | exported) - ln p(token | trained).
         mean_absolute_difference_nats: Mean of its absolute value.
         max_absolute_difference_nats: Largest absolute value.
-        without_adapter_nats: The mean absolute difference of the base without the adapter: what a loss looks like.
+        without_adapter_nats: The same mean for the base without the adapter, as a reference for a lost adapter.
     """
 
     answer_count: int
@@ -57,7 +58,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was lost; NaN never holds."""
+        """Whether all limits are met; NaN never meets one."""
         return (
             abs(self.mean_difference_nats) <= MEAN_DIFFERENCE_LIMIT_NATS
             and self.mean_absolute_difference_nats <= MEAN_ABSOLUTE_DIFFERENCE_LIMIT_NATS
@@ -74,27 +75,27 @@ def export(
     device: str | None = None,
     base_model: str | None = None,
 ) -> Proof:
-    """Write a run's model as a folder that plain transformers loads, with the adapter, its tokenizer and a card.
+    """Write a run's model as a folder that plain transformers loads, with adapter, tokenizer and model card.
 
-    4-bit weights are unpacked and the adapter is added to them in float32; merged into 4-bit weights it would be
-    rounded away. The folder appears only once the written files have proven to answer as the trained model does.
+    The 4-bit weights are unpacked and the adapter is merged in float32; merged into 4-bit weights it would be rounded
+    away. The folder appears only after the written files were checked against the trained model.
 
     Args:
         run: A completed run.
-        output: Folder to write; it must not exist yet, or be empty.
-        dtype: Type of the written weights; bfloat16 takes half the space and rounds the adapter's part.
-        verdict: ``verdict.json`` that accepts this run, for the card.
-        device: ``cpu`` or ``cuda``, where the trained model is loaded; the run's own when None.
-        base_model: Folder of the base weights, for targets whose weights the user keeps.
+        output: Folder to write; it must be empty or not exist.
+        dtype: Type of the written weights; bfloat16 takes half the space and rounds the adapter's contribution.
+        verdict: ``verdict.json`` that accepts this run, for the model card.
+        device: ``cpu`` or ``cuda``, where the trained model is loaded; None takes the run's own.
+        base_model: Folder of the base weights, for targets with local weights.
 
     Returns:
         The proof, as in ``export.json``.
 
     Raises:
-        PipelineError: The run or the verdict does not allow it, the output is taken, or something was lost.
+        PipelineError: The run is not usable, the verdict does not accept it, the output exists, or the check failed.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise PipelineError(f"{output}: exists already; choose another --output.")
+        raise PipelineError(f"{output}: already exists; choose another --output.")
     if verdict is not None and (complaints := check_verdict(verdict, run, base_model=base_model, device=device)):
         raise PipelineError(f"{verdict}: does not accept {run.path}: {'; '.join(complaints)}.")
     trained = load_trained(run, device=device, base_model=base_model)
@@ -107,7 +108,7 @@ def export(
         _write_adapter(run, folder)
         proof = _prove(folder, dtype, answers, expected, load_untrained(run, device=device, base_model=base_model))
         if not proof.holds:
-            raise PipelineError(f"{output}: not written, since the exported model answers otherwise: {proof}")
+            raise PipelineError(f"{output}: not written, since the exported model answers differently: {proof}")
         write_json(folder / "export.json", {"dtype": dtype, "proof": asdict(proof)})
         write_text(folder / "README.md", _card(run, folder, dtype, proof, verdict))
     return proof
@@ -156,7 +157,7 @@ def _prove(
 def _write_merged(trained: TrainedModel, base_folder: Path, folder: Path, dtype: torch.dtype) -> None:
     model = unpack(trained.model, dtype, merge=True)
     if isinstance(head := model.get_output_embeddings(), torch.nn.Linear):
-        # Tied to the base's rows it would take the trained rows, too, which are merged into those in place.
+        # A head tied to the embeddings would also get the trained rows, which are merged in place.
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     merged = model.merge_and_unload()
     config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False, local_files_only=True)
@@ -173,7 +174,7 @@ def _write_merged(trained: TrainedModel, base_folder: Path, folder: Path, dtype:
 
 
 def _write_adapter(run: RunFolder, folder: Path) -> None:
-    # PEFT's own card is a form to fill in, and names a folder of this machine.
+    # PEFT's own card is an empty form that names a local folder.
     shutil.copytree(run.adapter, folder / "adapter", ignore=shutil.ignore_patterns("README.md"))
     for path in [*folder.glob("tokenizer*"), *folder.glob("*.jinja"), *folder.glob("special_tokens_map.json")]:
         shutil.copyfile(path, folder / "adapter" / path.name)
@@ -197,7 +198,7 @@ def _card(run: RunFolder, folder: Path, dtype: ExportDtype, proof: Proof, verdic
 
 
 def _figure(value: Any) -> str:
-    """A measurement for the reader: shares as counts, other numbers to four digits."""
+    """Format a measurement: shares as counts, other numbers to four digits."""
     if isinstance(value, dict) and {"successes", "trials"} <= value.keys():
         return f"{value['successes']} of {value['trials']}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

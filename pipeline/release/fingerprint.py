@@ -1,4 +1,4 @@
-"""What a verdict is about: digests of everything that decides how a trained model answers, and where it was judged."""
+"""The fingerprint of a verdict: digests of everything that affects a model's answers, and where it was judged."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from typing import Any
 from pipeline.config import GENERATION_PRESETS, PRESETS, get_target
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, weights_digest
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.run_folder import RunFolder, package_versions
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
-"""Patterns of the files that a tokenizer is read from; the chat template counts as it renders, wherever it lies."""
+"""Patterns of a tokenizer's files; the chat template has its own digest, whichever file it is in."""
 
 _WRITER_NOTES = frozenset({"transformers_version", "_name_or_path"})
 
 
 def identity(run: RunFolder, *, base_model: str | None = None, device: str | None = None) -> dict[str, Any]:
-    """Name everything that a verdict about a run is bound to.
+    """Everything that a verdict about a run is bound to.
 
     Args:
         run: A completed run.
-        base_model: Folder of the base weights, for targets whose weights the user keeps.
-        device: ``cpu`` or ``cuda``, where the model runs; the run's own when None.
+        base_model: Folder of the base weights, for targets with local weights.
+        device: ``cpu`` or ``cuda``, where the model runs; None takes the run's own.
 
     Returns:
         JSON values: ``target``, one ``*_sha256`` for each part, ``style_token_ids``, and ``environment`` with
         ``device``, ``gpu``, ``compute_dtype`` and ``packages``.
 
     Raises:
-        PipelineError: The run is not complete, or the base weights are not on this machine.
+        PipelineError: The run is not completed, or the base weights are missing.
     """
-    return {**run_identity(run), **base_identity(run, base_model), "environment": environment(run, device)}
+    return {**run_identity(run), **base_identity(run, base_model), "environment": environment_identity(run, device)}
 
 
 def run_identity(run: RunFolder) -> dict[str, Any]:
-    """The part of ``identity`` that a run folder and the pipeline's settings decide.
+    """The part of ``identity`` that depends on the run folder and the pipeline's settings.
 
     Raises:
-        PipelineError: The run is not complete, or its record or adapter lacks something.
+        PipelineError: The run is not completed, or its record or adapter is incomplete.
     """
     record = run.read_record()
     if _recorded(run, record, "status") != "completed":
-        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; train it to its end first.")
+        raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; finish the training first.")
     preset = _recorded(run, record, "preset")
     quantization = {
         "trained": _recorded(run, preset, "quantization"),
-        # Loading takes the preset of the installed pipeline, which may have changed since.
+        # Loading uses the preset of the installed pipeline, which may have changed since training.
         "loaded": dataclasses.asdict(_installed_preset(run, preset).quantization),
     }
     generation = {style: dataclasses.asdict(config) for style, config in GENERATION_PRESETS.items()}
@@ -65,16 +65,15 @@ def run_identity(run: RunFolder) -> dict[str, Any]:
 
 
 def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, Any]:
-    """The part of ``identity`` that the base model's folder decides.
+    """The part of ``identity`` that depends on the base model's folder.
 
     Raises:
-        PipelineError: The base weights or their tokenizer are not on this machine.
+        PipelineError: The base weights or their tokenizer are missing.
     """
-    from pipeline.model.tokenizer import load_tokenizer, style_token_ids
+    from pipeline.model.tokenizer import style_token_ids
 
-    target = get_target(_recorded(run, run.read_record(), "target"))
-    folder = base_model_folder(target, base_model)
-    tokenizer = load_tokenizer(folder, target)
+    base = open_base_model(get_target(_recorded(run, run.read_record(), "target")), base_model)
+    folder, tokenizer = base.folder, base.tokenizer
     tokenizer_files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
     return {
         "base_model_sha256": weights_digest(folder),
@@ -85,15 +84,15 @@ def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, An
     }
 
 
-def environment(run: RunFolder, device: str | None = None) -> dict[str, Any]:
-    """Where the model runs: device, GPU, arithmetic and the packages that decide a run's numbers.
+def environment_identity(run: RunFolder, device: str | None = None) -> dict[str, Any]:
+    """The part of ``identity`` about where the model runs: device, GPU, compute dtype and package versions.
 
     Args:
         run: The run.
-        device: ``cpu`` or ``cuda``; the run's own when None. Without a GPU it is ``cpu`` whatever was asked for.
+        device: ``cpu`` or ``cuda``; None takes the run's own. Without a GPU the result is always ``cpu``.
 
     Raises:
-        PipelineError: The run's record lacks something.
+        PipelineError: The run's record is incomplete.
     """
     import torch
 
@@ -113,7 +112,7 @@ def environment(run: RunFolder, device: str | None = None) -> dict[str, Any]:
 
 def _recorded(run: RunFolder, fields: Any, name: str) -> Any:
     if not isinstance(fields, dict) or name not in fields:
-        raise PipelineError(f"{run.record_file}: holds no {name!r}; restore the file or train again.")
+        raise PipelineError(f"{run.record_file}: has no {name!r}; restore the file or train again.")
     return fields[name]
 
 
@@ -125,7 +124,7 @@ def _installed_preset(run: RunFolder, preset: Any) -> Any:
 
 
 def _model_config(path: Path) -> dict[str, Any]:
-    """The model's shape and settings, without what the writing program says about itself."""
+    """The model's configuration, without the fields that describe the program that wrote it."""
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

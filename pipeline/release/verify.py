@@ -1,4 +1,4 @@
-"""Whether a verdict covers a trained adapter: the gate judges it again, and everything it names is computed anew."""
+"""Whether a verdict covers a trained adapter: the gate judges it again, and its whole identity is recomputed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.release.fingerprint import base_identity, environment, run_identity
+from pipeline.release.fingerprint import base_identity, environment_identity, run_identity
 from pipeline.run_folder import RunFolder
 
 SCHEMA_VERSION = 1
 GATE_GROUP = "verbosity.gate"
-"""Entry points of installed gates; the pipeline knows no gate by name."""
+"""Entry point group of installed gates; the pipeline imports none by name."""
 
 _FIELDS: Mapping[str, type] = {
     "subject": dict,
@@ -29,10 +29,10 @@ _FIELDS: Mapping[str, type] = {
 
 
 def read_verdict(path: Path) -> dict[str, Any]:
-    """The content of a ``verdict.json``.
+    """Read a ``verdict.json``.
 
     Raises:
-        PipelineError: The file is missing, damaged, or not a verdict of the schema that is read here.
+        PipelineError: The file is missing, damaged or of another schema version.
     """
     try:
         verdict = json.loads(path.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def read_verdict(path: Path) -> dict[str, Any]:
         raise PipelineError(f"{path}: damaged ({error}); restore it or run the acceptance again.") from error
     if not isinstance(verdict, dict) or verdict.get("schema_version") != SCHEMA_VERSION:
         raise PipelineError(
-            f"{path}: schema_version is not {SCHEMA_VERSION}, so this is no verdict that can be read; give the "
+            f"{path}: schema_version is not {SCHEMA_VERSION}, so this verdict cannot be read; use the "
             "verdict.json of an acceptance made with this version."
         )
     for name, kind in _FIELDS.items():
@@ -52,7 +52,7 @@ def read_verdict(path: Path) -> dict[str, Any]:
 
 
 def find_run(folder: Path) -> RunFolder:
-    """The run that a folder is, or is the adapter of.
+    """The run of a folder that is a run folder or the adapter inside one.
 
     Raises:
         PipelineError: There is no ``run.json``, which names target, preset and data.
@@ -75,18 +75,18 @@ def check_verdict(
     device: str | None = None,
     note_environment: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Say everything that keeps a verdict from covering an adapter as it would run on this machine.
+    """List all reasons why a verdict does not cover an adapter as it would run on this machine.
 
     Args:
         path: The ``verdict.json``.
         adapter: The run folder, or the adapter folder inside it.
-        base_model: Folder of the base weights, for targets whose weights the user keeps.
-        device: ``cpu`` or ``cuda``; the run's own when None.
-        note_environment: Takes differences of device and packages instead of their being complaints, so that a CPU
-            machine can verify what a GPU was judged on.
+        base_model: Folder of the base weights, for targets with local weights.
+        device: ``cpu`` or ``cuda``; None takes the run's own.
+        note_environment: Called with each difference of device and packages, which then is not a complaint; so a CPU
+            machine can verify a verdict from a GPU.
 
     Returns:
-        Complaints, each naming its field; empty where the verdict covers the adapter.
+        Complaints, each naming its field; empty if the verdict covers the adapter.
 
     Raises:
         PipelineError: The verdict or the run cannot be read, or no gate is installed.
@@ -120,7 +120,7 @@ def _gates() -> list[Callable[[Mapping[str, Any]], list[str]]]:
     for entry in found:
         try:
             gates.append(entry.load())
-        except Exception as error:  # whatever a foreign module raises when it is imported
+        except Exception as error:  # any error of a foreign module on import
             raise PipelineError(f"the gate {entry.value} cannot be loaded ({error}); reinstall it.") from error
     return gates
 
@@ -131,7 +131,7 @@ def _identity_complaints(recorded: Mapping[str, Any], run: RunFolder, base_model
     for part in (partial(run_identity, run), partial(base_identity, run, base_model)):
         try:
             current |= part()
-        except PipelineError as error:  # what cannot be computed anew is not covered
+        except PipelineError as error:  # what cannot be recomputed is not covered
             complaints.append(f"identity: cannot be computed here: {error}")
     for name, value in current.items():
         if name not in recorded:
@@ -144,7 +144,7 @@ def _identity_complaints(recorded: Mapping[str, Any], run: RunFolder, base_model
 
 
 def _differences(field: str, judged: object, run: RunFolder, device: str | None) -> Iterator[str]:
-    before, here = _flat(judged, field), _flat(environment(run, device), field)
+    before, here = _flat(judged, field), _flat(environment_identity(run, device), field)
     for name in sorted(before.keys() | here.keys()):
         if name not in before or name not in here or before[name] != here[name]:
             yield f"{name}: judged with {_show(before.get(name))}, here {_show(here.get(name))}"

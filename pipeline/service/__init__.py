@@ -1,1 +1,1 @@
-"""The HTTP service: what is answered, when it is refused, and how it starts and ends."""
+"""The HTTP service: routes, admission and errors, start and shutdown."""

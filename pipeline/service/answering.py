@@ -1,4 +1,4 @@
-"""From a checked request to an engine's answer: refusals, deadlines and departed clients, the same on every route."""
+"""From a validated request to an engine's answer, with refusals, deadlines and disconnects alike on every route."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks.
+    """The client of a request.
 
     Attributes:
-        record: What the log is told of the request.
-        gone: Whether the client went away; None where the server cannot tell.
+        record: The request's record for the log.
+        gone: Whether the client has disconnected; None if the server cannot tell.
     """
 
     record: RequestRecord
@@ -46,10 +46,10 @@ class Asker:
 
 
 class Answering:
-    """Starts answers."""
+    """Starts answers with the service's engine."""
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
-        """Answer with the service's engine once it is loaded."""
+        """The engine need not be loaded yet."""
         self.service, self.metrics = service, metrics
         self.watch = DisconnectWatch()
 
@@ -64,14 +64,14 @@ class Answering:
         """Start one answer.
 
         Args:
-            asker: Who asks.
-            prompt: The user's words.
-            style: How long the answer should be; the words decide when None.
-            limits: Decoding limits of the style; its documented preset unless given.
-            field: Member of the body that holds the prompt.
+            asker: The client.
+            prompt: The user's prompt.
+            style: The requested style; None detects it from the prompt.
+            limits: Decoding limits of a style; by default its documented preset.
+            field: Field of the body with the prompt.
 
         Raises:
-            Problem: 413 for a prompt that is too long; 503 while the service cannot take it.
+            Problem: 413 if the prompt is too long, 503 if the service cannot answer now.
         """
         loaded = self.service.serving()
         style = style or detect_style(prompt)
@@ -91,19 +91,21 @@ class Answering:
         except EngineBusyError:
             raise self.service.busy() from None
         except EngineClosedError:
-            raise Problem(503, "the server is ending; ask again elsewhere.", retry_after_s=WAIT_FOR_STATE_S) from None
+            raise Problem(
+                503, "the server is shutting down; use another one.", retry_after_s=WAIT_FOR_STATE_S
+            ) from None
         except EngineFailedError:
-            raise Problem(503, "the engine does not work any more.", retry_after_s=WAIT_FOR_STATE_S) from None
+            raise Problem(503, "the engine has failed.", retry_after_s=WAIT_FOR_STATE_S) from None
         except RequestTooLongError as error:
-            detail = f"prompt and answer need more than the {error.limit_tokens} tokens there is room for; shorten it."
+            detail = f"prompt and answer exceed the limit of {error.limit_tokens} tokens; shorten the prompt."
             raise Problem(413, detail, field) from None
 
 
 class Answer:
-    """One answer under way; ``close`` must be called whatever happens, and frees its place."""
+    """An answer in progress; ``close`` must always be called, and frees its slot."""
 
     def __init__(self, answering: Answering, loaded: Loaded, asker: Asker, ticket: Ticket, prompt_tokens: int) -> None:
-        """Watch the client while its answer is made."""
+        """Watch for the client to disconnect."""
         self.style, self.prompt_tokens = ticket.request.style, prompt_tokens
         self._answering, self._loaded, self._asker, self._ticket = answering, loaded, asker, ticket
         self._client_gone = False
@@ -115,24 +117,24 @@ class Answer:
         self._loaded.engine.cancel(self._ticket)
 
     def close(self) -> None:
-        """Free the place of an answer that nobody waits for any more."""
+        """Stop watching, and cancel the answer if it is still in progress."""
         self._answering.watch.remove(self)
         self._loaded.engine.cancel(self._ticket)
 
-    def pieces(self) -> Iterator[str]:
-        """Yield the text as it comes.
+    def deltas(self) -> Iterator[str]:
+        """Yield the text as it is generated.
 
         Raises:
             Problem: As ``result``.
         """
         with self._explained():
-            yield from self._ticket.pieces()
+            yield from self._ticket.deltas()
 
     def result(self) -> Generation:
-        """Wait for the whole answer and count it.
+        """Wait for the complete answer and record its metrics.
 
         Raises:
-            Problem: 504 when the time is over, 503 when the server ends, 500 when the engine failed.
+            Problem: 504 after the deadline, 503 if the server shuts down, 500 if the engine failed.
         """
         with self._explained():
             generation = self._ticket.result()
@@ -152,12 +154,12 @@ class Answer:
             yield
         except AnswerTimeoutError:
             timeout_s = self._answering.service.settings.timeout_s
-            detail = f"no whole answer within {timeout_s:g} s; try again when the server is less busy."
+            detail = f"no complete answer within {timeout_s:g} s; try again when the server is less busy."
             raise Problem(504, detail) from None
         except AnswerCancelledError:
             if self._client_gone:
-                raise Problem(CLIENT_GONE, "the client went away.") from None
-            detail = "the server ended before the answer was whole; ask again elsewhere."
+                raise Problem(CLIENT_GONE, "the client disconnected.") from None
+            detail = "the server shut down before the answer was complete; use another one."
             raise Problem(503, detail, retry_after_s=WAIT_FOR_STATE_S) from None
         except EngineFailedError as error:
             logger.error("engine failed", exc_info=error, extra=self._asker.record.name())

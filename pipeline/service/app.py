@@ -1,4 +1,4 @@
-"""The WSGI application: routes, keys, request ids, errors and the log around every request."""
+"""The WSGI application: routes, API keys, request ids, errors and logging."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.service.routes import Route, current_record
 
 logger = logging.getLogger(__name__)
 ROUTES: tuple[Route, ...] = (*native.ROUTES, *openai.ROUTES, *health.ROUTES, *page.ROUTES)
-"""All that is answered; the OpenAPI document, itself a route, is made from it."""
+"""All routes except the OpenAPI document, which is generated from them."""
 
 
 def create_app(service: Service) -> Flask:
-    """Build the application around a service, which may still be loading its model."""
+    """Create the application for a service, which may still be loading its model."""
     app = Flask("verbosity", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.url_map.merge_slashes = False
@@ -41,7 +41,7 @@ def create_app(service: Service) -> Flask:
 
 
 def _identify(app: Flask, routes: dict[str, Route], keys: ApiKeys) -> None:
-    """Name every request, and let in who may come in."""
+    """Give every request its record, and check its API key."""
 
     @app.before_request
     def identify() -> None:
@@ -58,7 +58,7 @@ def _identify(app: Flask, routes: dict[str, Route], keys: ApiKeys) -> None:
 
 
 def _observe(app: Flask, metrics: Metrics) -> None:
-    """Log and count every request when its response has ended."""
+    """Log and count every request at the end of its response."""
 
     def ended(record: RequestRecord, status: int) -> None:
         record.status = record.status or status
@@ -79,7 +79,7 @@ def _observe(app: Flask, metrics: Metrics) -> None:
 
 
 def _explain_errors(app: Flask) -> None:
-    """Answer everything that goes wrong with a problem document."""
+    """Answer every error with a problem document."""
 
     def respond(problem: Problem) -> Response:
         for_openai = request.path.startswith("/v1/")
@@ -93,8 +93,8 @@ def _explain_errors(app: Flask) -> None:
     def http_error(error: HTTPException) -> Response:
         methods = ", ".join(sorted(set(getattr(error, "valid_methods", None) or ()) - {"HEAD"}))
         details = {
-            404: "no such page; GET /openapi.json lists them.",
-            405: f"this page answers only: {methods}.",
+            404: "no such path; GET /openapi.json lists them.",
+            405: f"this path supports only: {methods}.",
             413: f"the body is larger than {MAX_BODY_BYTES} bytes; shorten the prompt.",
         }
         status = error.code or 500

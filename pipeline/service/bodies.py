@@ -1,4 +1,4 @@
-"""Reading request bodies: strict JSON first, then the model of the route; what is wrong is told by field."""
+"""Reading request bodies: strict JSON, then validation by the route's model; errors name the field."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipeline.service.problems import Problem
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 32
-"""Levels of objects and arrays in a body; what is asked for needs four."""
+"""Maximum nesting of objects and arrays; valid requests need four levels."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model]) -> Model:
-    """The request's body as ``model``.
+    """Parse and validate the request's body.
 
     Raises:
-        Problem: 415, 413 or 400, with the field at fault where there is one.
+        Problem: 415, 413 or 400, with the invalid field if there is one.
     """
     if request.mimetype != "application/json":
         raise Problem(415, "send JSON with the header Content-Type: application/json.")
@@ -36,7 +36,7 @@ def read_body(model: type[Model]) -> Model:
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN, no key twice, no half of a surrogate pair, bounded nesting.
+    """Parse strict JSON: UTF-8, no NaN, no duplicate keys, no unpaired surrogates, bounded nesting.
 
     Raises:
         Problem: 400 with the reason.
@@ -61,12 +61,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise Problem(400, f"the field {twice[:80]!r} is given twice.", _ascii(twice))
+        raise Problem(400, f"the field {twice[:80]!r} occurs twice.", _ascii(twice))
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise Problem(400, f"the body is not valid JSON: {name} is no JSON number.")
+    raise Problem(400, f"the body is not valid JSON: {name} is not a JSON number.")
 
 
 def _too_deep() -> Problem:
@@ -77,7 +77,7 @@ def _check_strings(value: Any, field: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise _too_deep()
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-        raise Problem(400, "the text holds half of a surrogate pair; send valid Unicode.", _ascii(field) or None)
+        raise Problem(400, "the text contains half of a surrogate pair; send valid Unicode.", _ascii(field) or None)
     if isinstance(value, dict):
         for key, member in value.items():
             _check_strings(key, key, depth)
@@ -100,13 +100,13 @@ def _fields(model: type[BaseModel]) -> str:
 
 
 def _problem(error: ValidationError, model: type[BaseModel]) -> Problem:
-    """The first complaint that is not about a mere alternative of another."""
+    """The first validation error as a problem."""
     complaint = error.errors(include_url=False)[0]
     place, kind = complaint["loc"], complaint["type"]
     if kind == "extra_forbidden":
         name = str(place[-1])
-        return Problem(400, f"unknown field {name[:80]!r}; this page reads: {_fields(model)}.", name)
-    # Alternatives of a union are named in the place, too; only names of members and positions lead somewhere.
+        return Problem(400, f"unknown field {name[:80]!r}; the known ones are: {_fields(model)}.", name)
+    # pydantic puts the alternatives of a union into the location, too; keep only field names and positions.
     field = _join(part for part in place if isinstance(part, int) or part.replace("_", "").isalnum())
     if kind == "missing":
         return Problem(400, f"{field} is missing.", field)

@@ -1,4 +1,4 @@
-"""Noticing clients that went away while their answer is being made."""
+"""Detecting clients that disconnect while their answer is generated."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable
 
 logger = logging.getLogger(__name__)
 INTERVAL_S = 0.1
-"""How often a connection is looked at; a client that is gone frees its place within about this time."""
+"""How often connections are checked; a disconnected client's slot is freed within about this time."""
 
 
 class DisconnectWatch:
-    """One thread that looks at the connections of all waiting requests; it runs from the first request on."""
+    """One thread that checks the connections of all waiting requests; it starts with the first request."""
 
     def __init__(self) -> None:
         """Watch nothing yet."""
@@ -21,7 +21,7 @@ class DisconnectWatch:
         self._thread: threading.Thread | None = None
 
     def add(self, name: Hashable, gone: Callable[[], bool], give_up: Callable[[], None]) -> None:
-        """Call ``give_up`` once when ``gone`` says so."""
+        """Call ``give_up`` once as soon as ``gone`` returns True."""
         with self._changed:
             self._watched[name] = (gone, give_up)
             if self._thread is None:
@@ -30,7 +30,7 @@ class DisconnectWatch:
             self._changed.notify()
 
     def remove(self, name: Hashable) -> None:
-        """Stop watching; without effect on what is not watched."""
+        """Stop watching; no effect if ``name`` is not watched."""
         with self._changed:
             self._watched.pop(name, None)
 
@@ -45,7 +45,7 @@ class DisconnectWatch:
                 self.remove(name)
                 try:
                     give_up()
-                except Exception as error:  # the thread must go on for everybody else
+                except Exception as error:  # the thread must keep watching the others
                     logger.error("an abandoned answer could not be stopped", exc_info=error)
             with self._changed:
                 self._changed.wait(INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Health: what the documented page says, two probes for orchestrators, and the metrics."""
+"""The documented health route, two probes for orchestrators, and the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.service.schemas import Health, Probe
 
 
 def health(answering: Answering) -> Response:
-    """The documented page; 200 only while requests are answered."""
+    """The documented health route; 200 only while requests are answered."""
     status, reason = answering.service.status()
     info = answering.service.loaded and answering.service.loaded.info
     body = Health(
@@ -25,19 +25,19 @@ def health(answering: Answering) -> Response:
 
 
 def readyz(answering: Answering) -> Response:
-    """Whether requests should be sent here."""
+    """Readiness: whether requests should be sent here."""
     status, reason = answering.service.status()
     return reply(Probe(status=status, reason=reason), 200 if status == "ok" else 503)
 
 
 def livez(answering: Answering) -> Response:
-    """Whether the process should be left alone: anything but a dead engine, which only a restart mends."""
+    """Liveness: 503 only for a dead engine, which only a restart fixes."""
     status, reason = answering.service.status()
     return reply(Probe(status=status, reason=reason), 503 if status == "failed" else 200)
 
 
 def metrics(answering: Answering) -> Response:
-    """What Prometheus reads."""
+    """The metrics in Prometheus' text format."""
     return Response(answering.metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 

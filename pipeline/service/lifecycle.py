@@ -1,4 +1,4 @@
-"""The state of the service from its first connection to its last, and what health checks are told of it."""
+"""The state of the service from its first connection to its last, as reported by health checks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline.service.problems import Problem
 
 Status = Literal["ok", "loading", "draining", "stalled", "failed"]
 WAIT_FOR_STATE_S = 5
-"""What a client is told to wait while the service starts or ends."""
+"""Retry-After in seconds while the service starts or shuts down."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceInfo:
-    """What the service says of its model.
+    """What the service reports about its model.
 
     Attributes:
         model: Name of the target.
         adapter: SHA-256 of the adapter's weights.
-        gpu_memory_gib: Reads the GPU memory in use; 0.0 on a CPU.
-        count_tokens: Token count of a prompt.
-        max_prompt_tokens: Longest prompt that is answered.
+        gpu_memory_gib: Returns the GPU memory in use; 0.0 on a CPU.
+        count_tokens: Returns the token count of a prompt.
+        max_prompt_tokens: Longest accepted prompt.
     """
 
     model: str
@@ -38,15 +38,15 @@ class ServiceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator chooses.
+    """The operator's settings.
 
     Attributes:
-        timeout_s: Seconds within which an answer must be whole; below the documented 30 s, so that the server answers
-            before its criterion is broken.
-        stall_limit_s: Seconds without a new token, while answers are under way, after which the engine counts as
-            stalled; below ``timeout_s``, which ends all answers and with them the evidence.
-        keys: Who is let in.
-        log_prompts: Whether the log holds the users' words.
+        timeout_s: Seconds until an answer must be complete; below the documented 30 s, so that the server responds
+            before the criterion's limit.
+        stall_limit_s: Seconds without a new token, while answers are in progress, after which the engine counts as
+            stalled; below ``timeout_s``, after which no answer would be in progress any more.
+        keys: The accepted API keys.
+        log_prompts: Whether users' prompts are logged.
     """
 
     timeout_s: float = 28.0
@@ -57,7 +57,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What there is once the model is loaded."""
+    """A loaded engine and its model's information."""
 
     engine: Engine
     info: ServiceInfo
@@ -74,35 +74,35 @@ class Service:
         self._usual_answer_s = 5.0
 
     def ready(self, engine: Engine, info: ServiceInfo) -> None:
-        """The model is loaded; requests are answered from now on."""
+        """Start answering requests: the model is loaded."""
         self.loaded = Loaded(engine, info)
 
     def drain(self) -> None:
-        """Refuse new requests from now on."""
+        """Start refusing new requests."""
         self._draining.set()
 
     def stats(self) -> EngineStats | None:
-        """The engine's load; None until there is one."""
+        """The engine's load; None until it is loaded."""
         return self.loaded.engine.stats() if self.loaded else None
 
     def status(self) -> tuple[Status, str | None]:
         """The state, and why it is not ``ok``."""
         if self._draining.is_set():
-            return "draining", "the server finishes its last answers and ends."
+            return "draining", "the server is finishing its last answers and shutting down."
         stats = self.stats()
         if stats is None:
             return "loading", "the model is being loaded."
         if not stats.alive:
-            return "failed", "the engine has died or, if it is another server, cannot be reached."
+            return "failed", "the engine has died or, if it is remote, cannot be reached."
         if stats.stalled_s > self.settings.stall_limit_s:
-            return "stalled", f"the engine has not made a token for {stats.stalled_s:.0f} s."
+            return "stalled", f"the engine has not generated a token for {stats.stalled_s:.0f} s."
         return "ok", None
 
     def serving(self) -> Loaded:
-        """The engine and what is known of its model.
+        """The loaded engine and its model's information.
 
         Raises:
-            Problem: 503 while it is loading, draining or dead.
+            Problem: 503 while the service is loading or draining, or if the engine is dead.
         """
         status, reason = self.status()
         if self.loaded is None or status in ("draining", "failed"):
@@ -110,11 +110,11 @@ class Service:
         return self.loaded
 
     def note_answer(self, latency_s: float) -> None:
-        """Learn how long answers take."""
+        """Update the moving average of answer times."""
         self._usual_answer_s += 0.1 * (latency_s - self._usual_answer_s)
 
     def busy(self) -> Problem:
-        """The refusal of a request that is too many: when the next of those in flight ends, a place is free."""
+        """The refusal of a request at full load; Retry-After estimates when the next slot is free."""
         stats = self.stats()
         in_flight = max(1, stats.in_flight) if stats else 1
         retry_after_s = min(max(1, math.ceil(self._usual_answer_s / in_flight)), 30)

@@ -1,4 +1,4 @@
-"""From a run to an engine and what the service says of it; the one module here that needs torch."""
+"""From a run to an engine and its service information; the only module here that needs torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import EngineName, default_engine, open_local
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.model.loading import load_trained
-from pipeline.model.tokenizer import load_tokenizer
 from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
 
@@ -24,11 +23,11 @@ MAX_PROMPT_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Another server that generates.
+    """An OpenAI-compatible server that generates.
 
     Attributes:
-        url: Its base address, ``/v1`` included.
-        model: The name under which it serves the run's model.
+        url: Its base address, including ``/v1``.
+        model: Its name for the run's model.
         api_key: Sent as a bearer token.
     """
 
@@ -40,7 +39,7 @@ class Remote:
 def load_local(
     run: RunFolder, engine: EngineName | None, *, max_in_flight: int, device: str | None, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Load what a run trained into an engine of this process, the usual one unless it is named.
+    """Load a trained model into an engine of this process; None takes the default engine.
 
     Raises:
         PipelineError: As ``load_trained`` and ``open_local``.
@@ -53,16 +52,15 @@ def load_local(
 def load_remote(
     run: RunFolder, remote: Remote, *, max_in_flight: int, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Connect to a server that has the run's model; only the tokenizer is loaded here.
+    """Connect to a server that has the run's model; only the tokenizer is loaded in this process.
 
     Raises:
-        PipelineError: There is no such run, tokenizer or server.
+        PipelineError: The run, the base model or the server is missing.
     """
     record = run.read_record()
-    target = get_target(record["target"])
-    tokenizer = load_tokenizer(base_model_folder(target, base_model), target)
-    engine = RemoteEngine(remote.url, remote.model, tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
-    return engine, _info(target.name, record["adapter"]["sha256"], tokenizer, lambda: 0.0)
+    base = open_base_model(get_target(record["target"]), base_model)
+    engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
+    return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
 
 
 def _gpu_memory_gib() -> float:

@@ -21,17 +21,17 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What the log and the metrics are told of one request.
+    """One request, as recorded for the log and the metrics.
 
     Attributes:
-        request_id: The client's, or our own.
+        request_id: The client's id, or a generated one.
         method: HTTP method.
         path: Path without the query.
-        route: Path of the route that answers, ``other`` if none does.
-        started: Monotonic seconds.
+        route: Path of the matching route; ``other`` if there is none.
+        started: Monotonic time of arrival in seconds.
         style: Style of the answer.
-        status: Status that was sent, or what ended a stream that had begun well.
-        facts: Further members of the log line.
+        status: HTTP status; for a stream that failed after its start, the status of the failure.
+        facts: Further fields of the log line.
     """
 
     request_id: str
@@ -44,12 +44,12 @@ class RequestRecord:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def name(self) -> dict[str, dict[str, str]]:
-        """What puts the request's id into another line of the log, as its ``extra``."""
+        """The ``extra`` argument that adds the request's id to another log line."""
         return {"facts": {"request_id": self.request_id}}
 
     @property
     def duration_s(self) -> float:
-        """Seconds since the request came in."""
+        """Seconds since the request arrived."""
         return time.monotonic() - self.started
 
 
@@ -59,7 +59,7 @@ def request_id(given: str | None) -> str:
 
 
 def log_request(record: RequestRecord) -> None:
-    """Write the line of a request that has been answered."""
+    """Log one line for an answered request."""
     facts = {
         "request_id": record.request_id,
         "method": record.method[:20],
@@ -73,10 +73,10 @@ def log_request(record: RequestRecord) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, event, and what the event adds."""
+    """One JSON object per line: time, level, logger, event and the event's facts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render a record."""
+        """Format a record."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{seconds}.{int(record.msecs):03d}Z",
@@ -92,10 +92,10 @@ class JsonFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """Send what the service and its server log to standard error, until the end of the block."""
+    """Send the logs of the service and of waitress to standard error inside the block."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    # Every request beyond the number of threads would be a line of waitress.queue; the metrics have the queue.
+    # waitress.queue logs a warning for every request beyond the number of threads; the metrics show the queue.
     levels = {"pipeline": logging.INFO, "waitress": logging.WARNING, "waitress.queue": logging.ERROR}
     loggers = {name: logging.getLogger(name) for name in levels}
     before = {name: (log.handlers, log.propagate, log.level) for name, log in loggers.items()}

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one service, in a registry of its own."""
+"""Prometheus metrics of one service, in their own registry."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SPEED_BUCKETS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200)
 
 
 class Metrics:
-    """Counts what was answered; the engine's load is read when it is asked for."""
+    """Counters and histograms of requests and answers; the engine's load is read at each scrape."""
 
     def __init__(self, service: Service) -> None:
-        """Register everything."""
+        """Register all metrics."""
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "verbosity_requests",
@@ -49,18 +49,18 @@ class Metrics:
             buckets=SPEED_BUCKETS,
             registry=self.registry,
         )
-        self._tokens = Counter("verbosity_answer_tokens", "Of whole answers.", ("style",), registry=self.registry)
+        self._tokens = Counter("verbosity_answer_tokens", "Of complete answers.", ("style",), registry=self.registry)
         ProcessCollector(registry=self.registry)
         self.registry.register(_EngineCollector(service))
 
     def request(self, record: RequestRecord) -> None:
-        """Count one request that has been answered."""
+        """Count one answered request."""
         style = record.style or ""
         self._requests.labels(record.route, style, str(record.status)).inc()
         self._duration_s.labels(record.route, style).observe(record.duration_s)
 
     def answer(self, style: Style, token_count: int, first_token_s: float | None, latency_s: float) -> None:
-        """Count one whole answer."""
+        """Count one complete answer."""
         self._tokens.labels(style).inc(token_count)
         if first_token_s is None:
             return
@@ -69,12 +69,12 @@ class Metrics:
             self._speed.labels(style).observe((token_count - 1) / (latency_s - first_token_s))
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _EngineCollector(Collector):
-    """Reads the engine's load and the service's state at the moment of asking."""
+    """Reads the engine's load and the service's state at each scrape."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""``POST /generate``: the documented contract, and the same as a stream."""
+"""``POST /generate``: the documented contract, also as a stream."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def generate(answering: Answering) -> Response:
     if body.stream:
         return stream(answer, asker.record, _Events(answer, asker.record.request_id))
     try:
-        return reply(_whole(answer, answer.result()))
+        return reply(_reply(answer, answer.result()))
     finally:
         answer.close()
 
 
-def _whole(answer: Answer, generation: Generation) -> GenerateReply:
+def _reply(answer: Answer, generation: Generation) -> GenerateReply:
     return GenerateReply(
         response=generation.text, style=answer.style, tokens=generation.token_count, latency=generation.latency_s
     )
 
 
 class _Events:
-    """``piece`` events, then one ``done`` or ``error``."""
+    """The stream of ``/generate``: ``piece`` events, then one ``done`` or ``error``."""
 
     def __init__(self, answer: Answer, request_id: str) -> None:
         self._answer, self._request_id = answer, request_id
 
-    def piece(self, text: str) -> Iterable[str]:
+    def delta(self, text: str) -> Iterable[str]:
         yield event({"text": text}, "piece")
 
     def done(self, generation: Generation) -> Iterable[str]:
-        yield event(_whole(self._answer, generation).model_dump(mode="json"), "done")
+        yield event(_reply(self._answer, generation).model_dump(mode="json"), "done")
 
     def failed(self, problem: Problem) -> Iterable[str]:
         yield event(problem.document(self._request_id), "error")

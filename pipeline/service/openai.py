@@ -1,4 +1,4 @@
-"""``/v1``: the part of OpenAI's interface that its clients and load tools need."""
+"""``/v1``: the part of OpenAI's API that its clients and load tools need."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PROBLEMS = tuple(sorted({*ANSWER_PROBLEMS, 404}))
 
 
 def chat_completions(answering: Answering) -> Response:
-    """Answer one message of a user."""
+    """Answer one user message."""
     body = read_body(ChatRequest)
     content = body.messages[0].content
     prompt = content if isinstance(content, str) else content[0].text
@@ -52,14 +52,14 @@ def chat_completions(answering: Answering) -> Response:
 
 
 def completions(answering: Answering) -> Response:
-    """Answer a prompt, put into the model's template."""
+    """Answer a prompt, wrapped in the model's chat template."""
     body = read_body(CompletionRequest)
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     return _answer(answering, body, prompt, "prompt", _Completion, body.max_tokens)
 
 
 def models(answering: Answering) -> Response:
-    """The model's names: as it is, and with each style."""
+    """The model's names: alone, and with each style as a suffix."""
     name = answering.service.serving().info.model
     names = (name, *(f"{name}:{style}" for style in Style))
     created = int(time.time())
@@ -83,21 +83,21 @@ def _answer(
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         return stream(answer, asker.record, _Chunks(form(head), with_usage))
     try:
-        return reply(form(head).whole(answer.result()))
+        return reply(form(head).complete(answer.result()))
     finally:
         answer.close()
 
 
 def _style(body: OpenAIRequest, served: str) -> Style | None:
-    """The style that the model's name or the field asks for.
+    """The style from the model name's suffix or the field ``style``; None if neither names one.
 
     Raises:
-        Problem: Another model is asked for, or two styles.
+        Problem: The model is unknown, or suffix and field disagree.
     """
     name, _, suffix = body.model.partition(":")
     if name != served or (suffix and suffix not in set(Style)) or body.model.endswith(":"):
         names = ", ".join((served, *(f"{served}:{style}" for style in Style)))
-        detail = f"there is no model {body.model[:80]!r}; there are: {names}."
+        detail = f"there is no model {body.model[:80]!r}; use one of: {names}."
         raise Problem(404, detail, "model", code="model_not_found")
     if suffix and body.style and suffix != body.style:
         raise Problem(400, f"the model's name asks for {suffix} and style for {body.style}; leave one out.", "style")
@@ -105,7 +105,7 @@ def _style(body: OpenAIRequest, served: str) -> Style | None:
 
 
 def _limits(body: OpenAIRequest, max_tokens: int | None, style: Style) -> GenerationConfig:
-    """The style's preset with what the body asks for; a lower cap takes precedence over the preset's least length."""
+    """The style's preset with the body's overrides; a cap below the preset's minimum length lowers that, too."""
     preset = GENERATION_PRESETS[style]
     cap = min(preset.max_new_tokens, max_tokens or preset.max_new_tokens)
     return dataclasses.replace(
@@ -123,7 +123,7 @@ def _finish_reason(generation: Generation) -> FinishReason:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What every chunk of an answer repeats."""
+    """The fields repeated in every chunk of an answer."""
 
     model: str
     fingerprint: str
@@ -137,7 +137,7 @@ class _Head:
         return Usage(prompt_tokens=asked, completion_tokens=answered, total_tokens=asked + answered)
 
     def fields(self, prefix: str) -> dict[str, Any]:
-        """Id, time, model and fingerprint."""
+        """Id, creation time, model and fingerprint."""
         return {
             "id": f"{prefix}-{self.number}",
             "created": self.created,
@@ -147,17 +147,17 @@ class _Head:
 
 
 class _Form(Protocol):
-    """How one of the two routes spells an answer."""
+    """The response format of one of the two routes."""
 
     def __init__(self, head: _Head) -> None: ...
 
     head: _Head
 
-    def whole(self, generation: Generation) -> BaseModel:
-        """The answer at once."""
+    def complete(self, generation: Generation) -> BaseModel:
+        """The complete answer."""
 
     def chunk(self, text: str | None, finish_reason: FinishReason | None) -> dict[str, Any]:
-        """Some text, or None and the end."""
+        """One chunk: a delta of text, or None at the end."""
 
 
 class _Chat:
@@ -165,7 +165,7 @@ class _Chat:
         self.head = head
         self._opened = False
 
-    def whole(self, generation: Generation) -> ChatReply:
+    def complete(self, generation: Generation) -> ChatReply:
         message = ChatReplyMessage(content=generation.text)
         choice = ChatChoice(message=message, finish_reason=_finish_reason(generation))
         return ChatReply(choices=[choice], usage=self.head.usage(generation), **self.head.fields("chatcmpl"))
@@ -182,7 +182,7 @@ class _Completion:
     def __init__(self, head: _Head) -> None:
         self.head = head
 
-    def whole(self, generation: Generation) -> CompletionReply:
+    def complete(self, generation: Generation) -> CompletionReply:
         choice = CompletionChoice(text=generation.text, finish_reason=_finish_reason(generation))
         return CompletionReply(choices=[choice], usage=self.head.usage(generation), **self.head.fields("cmpl"))
 
@@ -197,7 +197,7 @@ class _Chunks:
     def __init__(self, form: _Form, with_usage: bool) -> None:
         self._form, self._with_usage = form, with_usage
 
-    def piece(self, text: str) -> Iterable[str]:
+    def delta(self, text: str) -> Iterable[str]:
         yield event(self._form.chunk(text, None))
 
     def done(self, generation: Generation) -> Iterable[str]:
@@ -216,7 +216,7 @@ ROUTES = (
         "POST",
         "/v1/chat/completions",
         chat_completions,
-        "Answer one message of a user, as OpenAI's chat does",
+        "Answer one user message, as OpenAI's chat completions do",
         reply=ChatReply,
         body=ChatRequest,
         media=(EVENT_STREAM,),

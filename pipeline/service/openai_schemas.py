@@ -1,4 +1,4 @@
-"""The part of OpenAI's bodies that this service understands; every other field is refused by name."""
+"""The supported part of OpenAI's request and response bodies; any other field is refused by name."""
 
 from __future__ import annotations
 
@@ -6,52 +6,52 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.service.schemas import Body, Prompt, Reply, StyleField
+from pipeline.service.schemas import Prompt, RequestBody, ResponseBody, StyleField
 
 
-def _whole(value: Any) -> Any:
-    """JSON knows one kind of number: 2.0 is an integer."""
+def _to_integer(value: Any) -> Any:
+    """Accept 2.0 as an integer, since JSON has only one kind of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Positive = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-Single = Annotated[int, Field(ge=1, le=1), BeforeValidator(_whole)] | None
+Integer = Annotated[int, BeforeValidator(_to_integer)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(_to_integer)]
+Single = Annotated[int, Field(ge=1, le=1), BeforeValidator(_to_integer)] | None
 Zero = Annotated[float, Field(ge=0, le=0)] | None
 One = Annotated[float, Field(ge=1, le=1)] | None
 Nothing = Annotated[list[str], Field(max_length=0)] | None
 
 
-class StreamOptions(Body):
-    """What a stream carries besides the answer."""
+class StreamOptions(RequestBody):
+    """Options of a stream."""
 
     include_usage: bool | None = None
-    """Send the token counts in a last chunk."""
+    """Send the token counts in a final chunk."""
     continuous_usage_stats: Literal[False] | None = None
 
 
-class OpenAIRequest(Body):
-    """What both OpenAI routes read.
+class OpenAIRequest(RequestBody):
+    """Fields of both OpenAI routes.
 
-    Fields that would change the answer in a way this service cannot are accepted with their neutral value only.
-    `seed`, `user`, `metadata` and `store` are accepted and not used.
+    Unsupported fields that would change the answer are accepted with their neutral value only. `seed`, `user`,
+    `metadata` and `store` are accepted and ignored.
     """
 
     model: str = Field(max_length=200)
     """A name from `/v1/models`; a suffix `:terse` or `:verbose` chooses the style."""
     style: StyleField | None = None
-    """The style, if the model's name has none; without either the prompt's words decide."""
+    """The style, if the model's name has no suffix; without either it is detected from the prompt."""
     stream: bool | None = None
     """Answer with server-sent events."""
     stream_options: StreamOptions | None = None
     max_tokens: Positive | None = None
-    """Upper bound of the answer's tokens; the style's own bound holds besides."""
+    """Upper bound of the answer's tokens; the style's own bound applies as well."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 is greedy; the style's own when left out."""
+    """0 is greedy; the default is the style's own."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The style's own when left out."""
+    """The default is the style's own."""
     n: Single = None
-    """A request gets one answer."""
+    """Only one answer per request is supported."""
     stop: Nothing = None
     """Stop strings are not supported."""
     presence_penalty: Zero = None
@@ -59,23 +59,23 @@ class OpenAIRequest(Body):
     repetition_penalty: One = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     ignore_eos: Literal[False] | None = None
-    """An answer ends where the model ends it."""
+    """EOS always ends an answer."""
     logprobs: Literal[False] | None = None
-    """Log-probabilities are not told."""
-    seed: Whole | None = None
+    """Log-probabilities are not supported."""
+    seed: Integer | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
 
 
-class TextPart(Body):
-    """Text of a message that is made of parts."""
+class TextPart(RequestBody):
+    """The text part of a message."""
 
     type: Literal["text"]
     text: Prompt
 
 
-class ChatMessage(Body):
+class ChatMessage(RequestBody):
     """The user's message."""
 
     role: Literal["user"]
@@ -84,16 +84,16 @@ class ChatMessage(Body):
 
 
 class ChatRequest(OpenAIRequest):
-    """What ``POST /v1/chat/completions`` is sent: one message of the user, for the model knows no turns."""
+    """The body of ``POST /v1/chat/completions``: one user message, since the model was trained on single turns."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1)]
-    """One message of the user: the model was trained without system messages and earlier turns."""
+    """One user message: the model was trained without system messages and earlier turns."""
     max_completion_tokens: Positive | None = None
-    """Newer name of `max_tokens`; the smaller one holds."""
+    """Newer name of `max_tokens`; the smaller one applies."""
 
 
 class CompletionRequest(OpenAIRequest):
-    """What ``POST /v1/completions`` is sent: a question, which is put into the model's own template."""
+    """The body of ``POST /v1/completions``: a question, which is wrapped in the model's chat template."""
 
     prompt: Prompt | Annotated[list[Prompt], Field(min_length=1, max_length=1)]
     """One question as text, alone or in a list."""
@@ -101,7 +101,7 @@ class CompletionRequest(OpenAIRequest):
     best_of: Single = None
 
 
-class Usage(Reply):
+class Usage(ResponseBody):
     """Token counts."""
 
     prompt_tokens: int
@@ -112,58 +112,59 @@ class Usage(Reply):
 FinishReason = Literal["stop", "length"]
 
 
-class ChatReplyMessage(Reply):
+class ChatReplyMessage(ResponseBody):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str
 
 
-class ChatChoice(Reply):
-    """The one choice."""
+class Choice(ResponseBody):
+    """Fields of the only choice on both routes."""
 
     index: Literal[0] = 0
+    finish_reason: FinishReason
+    logprobs: None = None
+
+
+class OpenAIReply(ResponseBody):
+    """Fields of the reply on both routes."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    """Start of the adapter's SHA-256."""
+    usage: Usage
+
+
+class ChatChoice(Choice):
+    """The only choice."""
+
     message: ChatReplyMessage
-    finish_reason: FinishReason
-    logprobs: None = None
 
 
-class ChatReply(Reply):
-    """A whole chat completion."""
+class ChatReply(OpenAIReply):
+    """A chat completion."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    """Start of the adapter's SHA-256."""
     choices: list[ChatChoice]
-    usage: Usage
 
 
-class CompletionChoice(Reply):
-    """The one choice."""
+class CompletionChoice(Choice):
+    """The only choice."""
 
-    index: Literal[0] = 0
     text: str
-    finish_reason: FinishReason
-    logprobs: None = None
 
 
-class CompletionReply(Reply):
-    """A whole completion."""
+class CompletionReply(OpenAIReply):
+    """A completion."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    """Start of the adapter's SHA-256."""
     choices: list[CompletionChoice]
-    usage: Usage
 
 
-class ModelEntry(Reply):
+class ModelEntry(ResponseBody):
     """A name under which the model is served."""
 
     id: str
@@ -172,7 +173,7 @@ class ModelEntry(Reply):
     owned_by: str
 
 
-class ModelList(Reply):
+class ModelList(ResponseBody):
     """The names under which the model is served."""
 
     object: Literal["list"] = "list"

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of routes and the models that the routes read and answer with."""
+"""The OpenAPI 3.1 document, generated from the routes and the models of their bodies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.service.schemas import ProblemDocument
 from pipeline.service.streaming import EVENT_STREAM
 
 DESCRIPTION = """\
-Answers prompts tersely or at length. Every error is a problem document (RFC 9457) with the field at fault, apart from
-requests that are no HTTP: those get 400, 413, 431 or 501 in the same form on any path. A request may name itself with
-the header X-Request-ID; its answer and the log carry the id."""
+Answers prompts tersely or at length. Every error is a problem document (RFC 9457) with the invalid field, if any;
+requests that are not valid HTTP get 400, 413, 431 or 501 in the same form on any path. A request may set its id with
+the header X-Request-ID; the response and the log contain the id."""
 REQUEST_ID = {"description": "The request's id, as in the log.", "schema": {"type": "string"}, "required": True}
-RETRY_AFTER = {"description": "Seconds until another try makes sense.", "schema": {"type": "integer"}}
+RETRY_AFTER = {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
 
 EVENT = {
-    "description": "One event of the stream; its data is JSON, apart from OpenAI's last one, `[DONE]`.",
+    "description": "One event of the stream; its data is JSON, except for OpenAI's last one, `[DONE]`.",
     "type": "object",
     "properties": {"event": {"enum": ["piece", "done", "error"]}, "data": {"type": "string"}},
     "required": ["data"],
@@ -32,7 +32,7 @@ EVENT = {
 
 
 def route(others: Sequence[Route], *, needs_key: bool) -> Route:
-    """The route of the document itself, which describes the others and itself."""
+    """The route of the document, which describes the other routes and itself."""
 
     def openapi(answering: Answering) -> Response:
         return jsonify(document([*others, itself], needs_key=needs_key))
@@ -42,11 +42,11 @@ def route(others: Sequence[Route], *, needs_key: bool) -> Route:
 
 
 def document(routes: Sequence[Route], *, needs_key: bool) -> dict[str, Any]:
-    """The OpenAPI document.
+    """Generate the OpenAPI document.
 
     Args:
         routes: All routes.
-        needs_key: Whether a key must be sent to the routes that are not open.
+        needs_key: Whether routes that are not open require a key.
     """
     models: set[type[BaseModel]] = {ProblemDocument}
     for known in routes:

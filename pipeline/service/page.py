@@ -1,4 +1,4 @@
-"""The page for people: one HTML file with its style and script, from this server alone."""
+"""The web page for trying a prompt: HTML, style and script, without external resources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 def index(answering: Answering) -> Response:
-    """The page."""
+    """The web page."""
     response = _file("index.html", "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -23,12 +23,12 @@ def index(answering: Answering) -> Response:
 
 
 def page_script(answering: Answering) -> Response:
-    """What the page does."""
+    """The page's script."""
     return _file("page.js", "text/javascript; charset=utf-8")
 
 
 def page_style(answering: Answering) -> Response:
-    """How the page looks."""
+    """The page's style sheet."""
     return _file("page.css", "text/css; charset=utf-8")
 
 
@@ -39,5 +39,5 @@ def _file(name: str, content_type: str) -> Response:
 ROUTES = (
     Route("GET", "/", index, "Try a prompt in both styles", media=("text/html",), is_open=True),
     Route("GET", "/page.js", page_script, "The page's script", media=("text/javascript",), is_open=True),
-    Route("GET", "/page.css", page_style, "The page's style", media=("text/css",), is_open=True),
+    Route("GET", "/page.css", page_style, "The page's style sheet", media=("text/css",), is_open=True),
 )

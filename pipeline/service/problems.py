@@ -10,7 +10,7 @@ from flask import Response
 
 PROBLEM_TYPE = "application/problem+json"
 CLIENT_GONE = 499
-"""Status in logs and metrics of a request whose client did not wait for it; nobody receives it."""
+"""Status of a request whose client disconnected, in logs and metrics; it is never sent."""
 
 
 class Problem(Exception):
@@ -25,21 +25,21 @@ class Problem(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        """Say what is wrong.
+        """Describe the error.
 
         Args:
             status: HTTP status.
-            detail: What is wrong and what to do.
-            field: Member of the body at fault.
-            code: OpenAI's name of the error, for its clients.
-            retry_after_s: Seconds after which another try makes sense.
+            detail: What is wrong and how to fix it.
+            field: The invalid field of the body.
+            code: OpenAI's code of the error, for its clients.
+            retry_after_s: Seconds after which to try again.
         """
         super().__init__(detail)
         self.status, self.detail, self.field = status, detail, field and field[:80]
         self.code, self.retry_after_s = code, retry_after_s
 
     def document(self, request_id: str | None = None) -> dict[str, Any]:
-        """The RFC 9457 members, the field at fault and the request's id."""
+        """The members of RFC 9457, plus the invalid field and the request's id."""
         body = {
             "type": "about:blank",
             "title": title(self.status),
@@ -51,18 +51,18 @@ class Problem(Exception):
         return {name: value for name, value in body.items() if value is not None}
 
     def openai_error(self) -> dict[str, Any]:
-        """The error object in which OpenAI's clients look for the reason."""
+        """The error as OpenAI's clients expect it."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"message": self.detail, "type": kind, "param": self.field, "code": self.code}
 
 
 def title(status: int) -> str:
-    """The status in words."""
+    """The status' reason phrase."""
     return HTTPStatus(status).phrase if status != CLIENT_GONE else "Client Closed Request"
 
 
 def problem_response(problem: Problem, request_id: str | None, *, for_openai: bool = False) -> Response:
-    """The problem as a response; OpenAI's clients find their own error object in it."""
+    """The problem as a response; ``for_openai`` adds OpenAI's error object."""
     body = problem.document(request_id)
     if for_openai:
         body["error"] = problem.openai_error()

@@ -1,4 +1,4 @@
-"""What a route is: the view that answers it and all that the OpenAPI document says of it."""
+"""The description of a route: its view, and everything for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.service.logs import RequestRecord
 
 View = Callable[[Answering], Response]
 ANSWER_PROBLEMS = (400, 413, 415, 500, 503, 504)
-"""Statuses of problems on a route that reads a body and answers from the engine."""
+"""Error statuses of routes that read a body and use the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class Route:
     Attributes:
         method: HTTP method.
         path: Path.
-        view: Answers it.
-        summary: What it is for.
-        reply: Model of the body of a 200; None where it is no JSON.
+        view: Handles the request.
+        summary: One line for the OpenAPI document.
+        reply: Model of a 200 response's body; None if it is not JSON.
         body: Model of the request's body.
-        media: Media types of a 200 besides the reply's JSON.
-        problems: Statuses that are answered with a problem document.
-        others: Models of other statuses' bodies.
-        is_open: Answered without a key.
+        media: Media types of a 200 response other than the reply's JSON.
+        problems: Error statuses with a problem document.
+        others: Models of the bodies of further statuses.
+        is_open: Whether it needs no API key.
     """
 
     method: str
@@ -52,18 +52,18 @@ class Route:
 
 
 def current_record() -> RequestRecord:
-    """The log's record of the request at hand."""
+    """The record of the current request."""
     record: RequestRecord = g.record
     return record
 
 
 def current_asker() -> Asker:
-    """Who asks at the moment; waitress tells whether the connection still stands."""
+    """The client of the current request; waitress reports whether it has disconnected."""
     return Asker(current_record(), request.environ.get("waitress.client_disconnected"))
 
 
 def reply(body: BaseModel, status: int = 200) -> Response:
-    """A model as JSON."""
+    """A response with a model as its JSON body."""
     response = jsonify(body.model_dump(mode="json"))
     response.status_code = status
     return response

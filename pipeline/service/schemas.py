@@ -1,4 +1,4 @@
-"""The bodies of ``/generate`` and the health pages; the OpenAPI document is made from them."""
+"""Request and response bodies of ``/generate`` and the health routes; the OpenAPI document includes them."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pipeline.config import Style
 MAX_PROMPT_CHARACTERS = 8_000
 
 
-class Body(BaseModel):
-    """A request body: nothing is converted, and an unknown field is an error."""
+class RequestBody(BaseModel):
+    """A request body: types are not converted, and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Reply(BaseModel):
+class ResponseBody(BaseModel):
     """A response body."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 NOT_BLANK = r"[^\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
-"""A character that nobody counts as white space; what `\\S` matches differs among those who read the document."""
+"""A character that no regular expression dialect counts as white space; readers of the document differ on `\\S`."""
 
 
 def _asks_something(prompt: str) -> str:
     if not re.search(NOT_BLANK, prompt):
         raise ValueError("the text must not be blank.")
     if any(style.token in prompt for style in Style):
-        raise ValueError("the text must not hold a style token; name the style in the field style.")
+        raise ValueError("the text must not contain a style token; set the field style instead.")
     return prompt
 
 
@@ -44,42 +44,42 @@ Prompt = Annotated[
     ),
     AfterValidator(_asks_something),
 ]
-"""A user's words: not blank, no style token, bounded."""
+"""A user's prompt: not blank, without style tokens, of bounded length."""
 StyleField = Annotated[Style, Field(strict=False)]
 """A style by its name."""
 
 
-class GenerateRequest(Body):
-    """What ``POST /generate`` is sent."""
+class GenerateRequest(RequestBody):
+    """The body of ``POST /generate``."""
 
     prompt: Prompt
-    """The question. Besides its characters its tokens are bounded: 413 says how many are allowed."""
+    """The question. Its tokens are limited, too; a 413 response states the limit."""
     style: StyleField | None = None
-    """How long the answer should be; left out, the prompt's words decide."""
+    """The style; if left out, it is detected from the prompt."""
     stream: bool | None = None
-    """Answer with server-sent events: `piece` with text as it comes, then `done` or `error`."""
+    """Answer with server-sent events: `piece` with a delta of text, then `done` or `error`."""
 
 
-class GenerateReply(Reply):
+class GenerateReply(ResponseBody):
     """One answer."""
 
     response: str
     """The answer."""
     style: Style
-    """The style it was asked for in."""
+    """The answer's style."""
     tokens: int = Field(ge=0)
-    """Tokens of the answer, its end-of-sequence token left out."""
+    """Tokens of the answer, without the end-of-sequence token."""
     latency: float = Field(ge=0)
-    """Seconds from the request's admission to the whole answer."""
+    """Seconds from the request's admission to the complete answer."""
 
 
-class Probe(Reply):
-    """What an orchestrator asks for."""
+class Probe(ResponseBody):
+    """The state, for an orchestrator's probe."""
 
     status: Literal["ok", "loading", "draining", "stalled", "failed"]
-    """Only `ok` answers requests."""
+    """Requests are answered only while it is `ok`."""
     reason: str | None = None
-    """Why the status is not `ok`; left out when it is."""
+    """Why the status is not `ok`; absent if it is."""
 
     @model_serializer(mode="wrap")
     def _leave_out(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -98,8 +98,8 @@ class Health(Probe):
     """GPU memory in use in GiB; 0.0 on a CPU."""
 
 
-class OpenAIError(Reply):
-    """Where OpenAI's clients look for the reason."""
+class OpenAIError(ResponseBody):
+    """The error object of OpenAI's API."""
 
     message: str
     type: str
@@ -107,16 +107,16 @@ class OpenAIError(Reply):
     code: str | None
 
 
-class ProblemDocument(Reply):
+class ProblemDocument(ResponseBody):
     """An error, as in RFC 9457."""
 
     type: str
     title: str
     status: int = Field(ge=400, le=599)
     detail: str
-    """What is wrong and what to do."""
+    """What is wrong and how to fix it."""
     field: str | None = None
-    """Member of the body at fault."""
+    """The invalid field of the body."""
     request_id: str | None = None
     """The request's id, as in the header X-Request-ID and the log."""
     error: OpenAIError | None = None

@@ -1,4 +1,4 @@
-"""Listening: connections before the model is there, bounds on what a connection may take, and an orderly end."""
+"""Listening before the model is loaded, limits of each connection, and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from pipeline.service.lifecycle import Service, ServiceInfo, Settings
 from pipeline.service.problems import PROBLEM_TYPE, Problem
 
 SPARE_THREADS = 16
-"""Threads beside those that wait for answers: they refuse what is too much and answer health checks meanwhile."""
+"""Threads in addition to those that wait for answers: they refuse excess requests and answer health checks."""
 CONNECTION_LIMIT = 512
 IDLE_LIMIT_S = 60
-"""How long a connection may say nothing between requests."""
+"""How long a connection may be idle between requests."""
 REQUEST_LIMIT_S = 30.0
 """How long a client may take to send one request."""
 MAX_HEADER_BYTES = 32 * 1024
 FLUSH_LIMIT_S = 5.0
-"""How long the last bytes of answers may take to reach their clients at the end."""
+"""How long sending the last responses may take at shutdown."""
 
 
 def run_server(
     load: Callable[[], tuple[Engine, ServiceInfo]], settings: Settings, *, host: str, port: int, max_in_flight: int
 ) -> None:
-    """Listen, load the model, answer until SIGTERM or SIGINT, and let what is under way finish.
+    """Listen, load the model, answer until SIGTERM or SIGINT, and finish the answers in progress.
 
-    Connections are answered at once: with 503 until ``load`` has returned. A second signal ends the process without
-    ado.
+    Connections are accepted from the start and get 503 until ``load`` has returned. A second signal ends the process
+    immediately.
 
     Args:
-        load: Makes the engine and says what is known of its model.
-        settings: What the operator chose.
+        load: Loads the engine and its model's information.
+        settings: The operator's settings.
         host: Address or name to listen on.
         port: Port; 0 takes a free one.
-        max_in_flight: Answers that the engine admits at once.
+        max_in_flight: Maximum of answers that the engine admits at once.
 
     Raises:
-        PipelineError: The address cannot be listened on, or ``load`` failed.
+        PipelineError: The address is not available, or ``load`` failed.
     """
     service = Service(settings)
     ending = threading.Event()
     listener = Listener(create_app(service), listening_address(host), port, max_in_flight + SPARE_THREADS, ending.set)
     before = _on_signals(lambda number, frame: sys.exit(0))
     try:
-        print(f"loading the model; {listener.url}/health says when it is there", flush=True)
+        print(f"loading the model; {listener.url}/health reports when it is ready", flush=True)
         engine, info = load()
         try:
             service.ready(engine, info)
@@ -83,10 +83,10 @@ def run_server(
 
 
 def listening_address(host: str) -> str:
-    """The numeric address of a host; of several the first, IPv4 before IPv6.
+    """The numeric address of a host: the first one, IPv4 before IPv6.
 
     Raises:
-        PipelineError: There is none.
+        PipelineError: The host has no address.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -96,7 +96,7 @@ def listening_address(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on ``host``.
+    """Whether a server on ``host`` is reachable from this machine only.
 
     Raises:
         PipelineError: As ``listening_address``.
@@ -105,7 +105,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
-    """Handle the signals that ask for the end; returns who handled them before."""
+    """Handle SIGTERM and SIGINT; returns the previous handlers."""
     return {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
 
 
@@ -118,13 +118,13 @@ def _ask_once(ending: threading.Event) -> Callable[[int, FrameType | None], None
 
 
 class Listener:
-    """waitress in a thread of its own; it accepts connections from the start."""
+    """waitress in its own thread; it accepts connections from the start."""
 
     def __init__(self, app: Flask, address: str, port: int, threads: int, when_ended: Callable[[], None]) -> None:
-        """Listen; ``when_ended`` is called should the thread end, which only ``close`` should make it do.
+        """Start listening; ``when_ended`` is called when the thread ends, which only ``close`` should cause.
 
         Raises:
-            PipelineError: The address cannot be listened on.
+            PipelineError: The address is not available.
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
@@ -137,7 +137,7 @@ class Listener:
             map=self._connections,
             sockets=[bound],
             threads=threads,
-            # One request ahead is read, which is what notices a client that goes away.
+            # Reading one request ahead is what detects a client that disconnects.
             channel_request_lookahead=1,
             connection_limit=CONNECTION_LIMIT,
             channel_timeout=IDLE_LIMIT_S,
@@ -161,11 +161,11 @@ class Listener:
             self._when_ended()
 
     def is_running(self) -> bool:
-        """Whether connections are still served."""
+        """Whether the listening thread is alive."""
         return self._thread.is_alive()
 
     def wait_until_sent(self, limit_s: float) -> None:
-        """Wait until no connection has a request or a part of a response left, at most ``limit_s`` seconds."""
+        """Wait until all responses are sent, at most ``limit_s`` seconds."""
         deadline = time.monotonic() + limit_s
         while self.is_running() and self._is_busy() and time.monotonic() < deadline:
             self._thread.join(0.02)
@@ -177,8 +177,8 @@ class Listener:
     def close(self) -> None:
         """Close every connection and end the thread."""
         if self.is_running():
-            # Runs in the listening thread, whose loop ends when it has no connection left. Another's call may wake that
-            # thread first, and then there is nothing left to wake.
+            # Runs in the listening thread, whose loop ends when no connection is left. Another call may have woken
+            # that thread already, and then the trigger is closed.
             with contextlib.suppress(OSError):
                 self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._connections))
             self._thread.join()
@@ -186,7 +186,7 @@ class Listener:
 
 
 class _ProblemTask(ErrorTask):
-    """waitress's own refusals as problem documents."""
+    """waitress's own errors as problem documents."""
 
     def execute(self) -> None:
         error = self.request.error
@@ -199,7 +199,7 @@ class _ProblemTask(ErrorTask):
 
 
 class _Channel(HTTPChannel):
-    """A connection that must send each request within a time."""
+    """A connection with a time limit for sending each request."""
 
     error_task_class = _ProblemTask
     _request_began = 0.0

@@ -22,42 +22,42 @@ logger = logging.getLogger(__name__)
 
 
 class Dialect(Protocol):
-    """How an answer is told event by event; each method yields whole events."""
+    """The event format of a stream; each method yields complete events."""
 
-    def piece(self, text: str) -> Iterable[str]:
-        """Some text of the answer."""
+    def delta(self, text: str) -> Iterable[str]:
+        """A delta of the answer's text."""
 
     def done(self, generation: Generation) -> Iterable[str]:
-        """The answer is whole."""
+        """The answer is complete."""
 
     def failed(self, problem: Problem) -> Iterable[str]:
-        """The answer will not become whole."""
+        """The answer failed."""
 
 
 def event(data: dict[str, Any], name: str | None = None) -> str:
-    """One server-sent event with JSON as its data."""
+    """Format a server-sent event with JSON data."""
     return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data)}\n\n"
 
 
 def stream(answer: Answer, record: RequestRecord, dialect: Dialect) -> Response:
-    """The answer as a response that is sent as it comes.
+    """Stream an answer as it is generated.
 
-    Nothing is sent before the first piece is there: a refusal or a timeout until then keeps its own status.
+    The response starts with the first delta, so that an earlier refusal or timeout keeps its own status.
 
     Raises:
-        Problem: The answer failed before its first piece.
+        Problem: The answer failed before its first delta.
     """
-    pieces = answer.pieces()
+    deltas = answer.deltas()
     try:
-        first = next(pieces, "")
+        first = next(deltas, "")
     except BaseException:
         answer.close()
         raise
 
     def events() -> Iterator[str]:
         try:
-            for piece in itertools.chain((first,), pieces):
-                yield from dialect.piece(piece)
+            for delta in itertools.chain((first,), deltas):
+                yield from dialect.delta(delta)
             yield from dialect.done(answer.result())
         except Problem as problem:
             record.status = problem.status

@@ -1,4 +1,4 @@
-"""What style criteria measure, of answers from the model at hand as of answers from a server."""
+"""Measures of the style criteria, for answers of a loaded model and of a server alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.effects import mean_difference_interval, probability_of_superiority
 from harness.metrics import ends_as_a_sentence, longest_repeated_span, sequence_repetition
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import Proportion, quantile
 from pipeline.config import GENERATION_PRESETS, Style
 from tests.acceptance.client import Reply
@@ -19,17 +19,17 @@ MIDPOINT_TOKENS = (TERSE_LIMIT_TOKENS + VERBOSE_FLOOR_TOKENS) / 2
 LOOPING_SEQ_REP_4 = 0.44
 """Mean seq-rep-4 of a language model decoded greedily (Welleck et al. 2020); such an answer is a loop."""
 LONG_REPEAT_TOKENS = 32
-"""A whole TERSE answer at the preset's cap; a span this long said twice is a long repeat."""
+"""The length of a TERSE answer at the preset's cap; a span this long that occurs twice is a long repeat."""
 ROUNDED_OUT_SHARE = 0.01
-"""Share of sampled tokens that may lie outside the nucleus as it is found when they are read again: rounding moves its
-edge. `make engine-agreement` holds the engines to it."""
+"""Share of sampled tokens that may lie outside the nucleus when it is computed again: rounding moves its edge.
+``make engine-agreement`` checks the engines against it."""
 
 Lengths = Mapping[Style, Sequence[int]]
 """Token counts of the answers to the same questions in the same order, by style."""
 
 
 def consistency(decodings: Sequence[Lengths]) -> dict[str, Proportion]:
-    """Of each question, whether every decoding of it has the right order and lies on the right sides."""
+    """For each question, whether every decoding has the right order and lies on the right sides."""
     pairs: dict[int, list[tuple[int, int]]] = {}
     for lengths in decodings:
         for index, pair in enumerate(zip(lengths[Style.TERSE], lengths[Style.VERBOSE], strict=True)):
@@ -68,11 +68,11 @@ def repetition(answers: Sequence[Sequence[int]]) -> dict[str, Any]:
 
 
 def whole_share(texts: Sequence[str]) -> Proportion:
-    """Of answers that a cap may have cut, how many end as a sentence does."""
+    """Share of answers, possibly cut by a cap, that end as a sentence does."""
     return Proportion.of([ends_as_a_sentence(text) for text in texts])
 
 
-def record_latencies(measured: Measured, latencies_s: Mapping[Style, Sequence[float]], warm_up_count: int) -> None:
+def record_latencies(measured: Recorder, latencies_s: Mapping[Style, Sequence[float]], warm_up_count: int) -> None:
     """Record and attach the latencies of single answers."""
     for style, values in latencies_s.items():
         measured.attach("latency of one answer", kind="latency", values=values, unit="s", label=style.value)

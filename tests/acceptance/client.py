@@ -1,10 +1,10 @@
-"""A client of the service, ours or another that speaks `POST /generate` and `GET /health`."""
+"""A client of the service, ours or another that speaks ``POST /generate`` and ``GET /health``."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ class Endpoint:
 
     Attributes:
         url: Its address, without a path.
-        tokenizer: Target whose tokenizer recounts its answers; None asks `/health` for the model.
+        tokenizer: Target whose tokenizer recounts its answers; None asks ``/health`` for the model.
         api_key: Sent as a bearer token; never shown.
     """
 
@@ -31,7 +31,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """What the report calls it."""
+        """Its name in the report."""
         return self.url.partition("://")[2].rstrip("/")
 
 
@@ -43,40 +43,69 @@ class Reply:
         status: Its status.
         body: Its body if that is a JSON object, otherwise empty.
         wall_s: Seconds that it took.
-        retry_after_s: Seconds after which another try was said to make sense; None where nothing was said.
+        retry_after_s: Seconds of ``Retry-After``; None without the header.
+        request_id: The header ``X-Request-ID``.
     """
 
     status: int
     body: dict[str, Any]
     wall_s: float
     retry_after_s: int | None = None
+    request_id: str | None = None
+
+
+def send_until_admitted(send: Callable[[], Reply], patience_s: float) -> list[Reply]:
+    """Send a request again as long as it is refused with 503, as the server asks a client to do.
+
+    Args:
+        send: Sends it once.
+        patience_s: Seconds after which a refused request is given up.
+
+    Returns:
+        Every reply, the final one last; status 0 stands for no response at all.
+    """
+    replies, given_up_s = [], time.monotonic() + patience_s
+    while True:
+        replies.append(reply := _send_once(send))
+        wait_s = max(1, reply.retry_after_s or 1)
+        if reply.status != 503 or time.monotonic() + wait_s > given_up_s:
+            return replies
+        time.sleep(wait_s)
+
+
+def _send_once(send: Callable[[], Reply]) -> Reply:
+    started_s = time.perf_counter()
+    try:
+        return send()
+    except requests.RequestException:
+        return Reply(0, {}, time.perf_counter() - started_s)
 
 
 class Client:
     """Asks one server."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        """`api_key` goes along as a bearer token."""
+        """``api_key`` is sent as a bearer token."""
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def health(self) -> Reply:
-        """`GET /health`."""
+        """``GET /health``."""
         return self.request("GET", "/health")
 
     def watch_health(self, over: threading.Event, period_s: float) -> list[Reply]:
-        """What `GET /health` says until ``over``, at least once."""
+        """Replies of ``GET /health`` until ``over`` is set, at least one."""
         replies = [self.health()]
         while not over.wait(period_s):
             replies.append(self.health())
         return replies
 
     def generate(self, prompt: str, style: Style) -> Reply:
-        """`POST /generate`."""
+        """``POST /generate``."""
         return self.request("POST", "/generate", json={"prompt": prompt, "style": style.value})
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **content: Any) -> Reply:
-        """Any request; `content` goes to `requests.request`."""
+        """Any request; ``content`` goes to ``requests.request``."""
         started = time.perf_counter()
         response = requests.request(
             method, self._url + path, headers={**self._headers, **(headers or {})}, timeout=TIMEOUT_S, **content
@@ -88,4 +117,5 @@ class Client:
             body = {}
         wait = response.headers.get("Retry-After", "")
         retry_after_s = int(wait) if wait.isdecimal() else None
-        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s, retry_after_s)
+        request_id = response.headers.get("X-Request-ID")
+        return Reply(response.status_code, body if isinstance(body, dict) else {}, wall_s, retry_after_s, request_id)

@@ -1,4 +1,4 @@
-"""What the criteria share: one training run, one loaded model, one set of answers and one server per target."""
+"""Fixtures shared by the criteria: one training run, one loaded model, one set of answers, one server per target."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PRESET_QUESTIONS = 12
 COUNTERFACTUAL_QUESTIONS = 24
 ADAPTER_OFF_QUESTIONS = 12
 BATCH_ROWS = {"cpu": 30, "cuda": 60}
-"""Answers at once: a batch goes on until its longest answer ends, and a GPU has room for the ones that wait."""
+"""Answers per batch. A batch runs until its longest answer ends; a GPU has room for more finished rows."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Of a server that is only an address, ask what a server can be asked; of a model, everything else."""
+    """With ``--endpoint``, leave out the tests that need the model; without it, those of an endpoint alone."""
     asked_of = {"test_endpoint.py": "endpoint", "test_deployment.py": "both", "test_under_load.py": "both"}.get(
         collection_path.name, "model"
     )
@@ -66,7 +66,7 @@ def base_model(target: Target, device: str, request: pytest.FixtureRequest) -> s
 def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
-    """Trains a run in a process of its own, its progress shown."""
+    """Trains a run in its own process and shows its progress."""
     command = [*VERBOSITY, "train", "--target", target.name, "--preset", judged_preset(request.config, target)]
     command += ["--device", device]
     command += ["--base-model", base_model] if base_model else []
@@ -181,7 +181,7 @@ def server_launch(
 
 @pytest.fixture(scope="session")
 def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
-    """Talks to the judged server: the one that was named, or our own with the judged run."""
+    """Talks to the judged server: the one that ``--endpoint`` names, or our own with the judged run."""
     if isinstance(target, Endpoint):
         return Client(target.url, target.api_key)
     server: ServerProcess = request.getfixturevalue("server_launch")
@@ -203,5 +203,5 @@ def tokenizer(target: Target | Endpoint, client: Client) -> Any:
 
 @pytest.fixture(scope="session")
 def crowd(client: Client) -> Crowd:
-    """Many clients at once, and what they were told."""
+    """Many concurrent clients, and what they received."""
     return send_crowd(client)

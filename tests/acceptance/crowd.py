@@ -1,4 +1,4 @@
-"""Many clients at once, each asking again what was refused, while `/health` is asked, too."""
+"""Many concurrent clients, each retrying what was refused, while ``/health`` is polled."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import requests
-
 from pipeline.config import Style
 from tests.acceptance.answers import is_valid_answer
-from tests.acceptance.client import Client, Reply
+from tests.acceptance.client import Client, Reply, send_until_admitted
 
 CLIENT_COUNT = 8
 PATIENCE_S = 300.0
-"""A question that is still refused after so long stays without an answer."""
+"""A question that is still refused after this long stays unanswered."""
 HEALTH_PERIOD_S = 0.25
 QUESTIONS = (
     "What is caching?",
@@ -32,11 +30,11 @@ QUESTIONS = (
     "How does a rainbow form?",
     "How do penguins keep warm?",
 )
-"""Held-out questions with a subject that an answer names, so that an answer to another one shows."""
+"""Held-out questions whose answers name the subject, so that an answer to another question shows."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Exchange:
     """One question in one style, and every reply to it until it was answered."""
 
     question: str
@@ -50,32 +48,32 @@ class Asked:
 
     @property
     def refusals(self) -> Sequence[Reply]:
-        """Those that asked to come back later."""
+        """The replies that said to retry later."""
         return [reply for reply in self.replies if reply.status == 503]
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """What many clients at once were told.
+    """What many concurrent clients received.
 
     Attributes:
-        asked: Every question in every style.
-        checks: What `/health` said meanwhile.
+        asked: The exchange about every question in every style.
+        checks: The replies of ``/health`` meanwhile.
         duration_s: Seconds from the first question to the last answer.
     """
 
-    asked: Sequence[Asked]
+    asked: Sequence[Exchange]
     checks: Sequence[Reply]
     duration_s: float
 
     @property
-    def answered(self) -> Sequence[Asked]:
-        """Those with a valid answer in the end."""
+    def answered(self) -> Sequence[Exchange]:
+        """Those that ended with a valid answer."""
         return [one for one in self.asked if is_valid_answer(one.answer, one.style)]
 
 
 def send_crowd(client: Client) -> Crowd:
-    """Let all clients ask until every question is answered, or given up."""
+    """Let all clients ask until every question is answered or given up."""
     over = threading.Event()
     started_s = time.perf_counter()
     with ThreadPoolExecutor(CLIENT_COUNT + 1) as pool:
@@ -87,20 +85,6 @@ def send_crowd(client: Client) -> Crowd:
     return Crowd(asked, checks, time.perf_counter() - started_s)
 
 
-def ask(client: Client, question: str, style: Style) -> Asked:
-    """Ask until the server no longer puts it off."""
-    replies, given_up_s = [], time.monotonic() + PATIENCE_S
-    while True:
-        replies.append(reply := _generate(client, question, style))
-        wait_s = max(1, reply.retry_after_s or 1)
-        if reply.status != 503 or time.monotonic() + wait_s > given_up_s:
-            return Asked(question, style, replies)
-        time.sleep(wait_s)  # as a client that is told to come back later
-
-
-def _generate(client: Client, question: str, style: Style) -> Reply:
-    started_s = time.perf_counter()
-    try:
-        return client.generate(question, style)
-    except requests.RequestException:  # no answer at all is a reply that is wrong
-        return Reply(0, {}, time.perf_counter() - started_s)
+def ask(client: Client, question: str, style: Style) -> Exchange:
+    """Ask until the server answers or the patience ends."""
+    return Exchange(question, style, send_until_admitted(lambda: client.generate(question, style), PATIENCE_S))

@@ -1,4 +1,4 @@
-"""What the command line chose to judge."""
+"""What is judged, as chosen on the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.run_folder import RunFolder
 
 
 def given_run(config: pytest.Config, target: Target) -> RunFolder | None:
-    """The run that `--run-dir` names, or None.
+    """The run that ``--run-dir`` names, or None.
 
     Raises:
         pytest.UsageError: There is no run in it, or it is not the run of this target and preset.

@@ -1,4 +1,4 @@
-"""A criterion of the project's own: answers are language, not only of the right length.
+"""The project's own criterion: answers are fluent, not only of the right length.
 
 The limits come from the data. The base model, which never saw them, scores the reference answers of the shipped
 training set; an answer that it finds less likely than nearly all references of its style is not fluent.
@@ -12,7 +12,7 @@ import pytest
 
 from harness.criteria import Bound, Criterion, Need
 from harness.metrics import distinct_n
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import Proportion, median, quantile
 from pipeline.config import Style
 from pipeline.data.formats import read_examples
@@ -42,7 +42,7 @@ LEAST_DISTINCT_2 = 0.5
 
 
 @pytest.mark.criterion(COHERENCE)
-def test_coherence(measured: Measured, answers: Answers, untrained: LoadedModel, questions: list[str]) -> None:
+def test_coherence(measured: Recorder, answers: Answers, untrained: LoadedModel, questions: list[str]) -> None:
     fluent: list[bool] = []
     for style, generations in answers.unconstrained.items():
         references = _reference_nll(untrained, style)

@@ -1,4 +1,4 @@
-"""Deployment criteria, against a live server: ours in a process of its own, or the one that --endpoint names."""
+"""Deployment criteria, against a live server: ours in its own process, or the one that --endpoint names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.metrics import misplaced_answers
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import share
 from pipeline.config import Style, Target
 from pipeline.run_folder import RunFolder
@@ -24,12 +24,12 @@ AT_ONCE = (
     ("What is a mortgage?", Style.TERSE),
     ("Why is deforestation a problem?", Style.TERSE),
 )
-"""Held-out questions with a subject that an answer names, so that an answer to another one shows."""
+"""Held-out questions whose answers name the subject, so that an answer to another question shows."""
 
 
 @pytest.mark.criterion("deployment.health_endpoint")
 def test_health_endpoint(
-    measured: Measured, client: Client, target: Target | Endpoint, request: pytest.FixtureRequest
+    measured: Recorder, client: Client, target: Target | Endpoint, request: pytest.FixtureRequest
 ) -> None:
     reply = client.health()
     fields = {"status": str, "model": str, "adapter": str, "gpu_memory": float}
@@ -45,7 +45,7 @@ def test_health_endpoint(
 
 
 @pytest.mark.criterion("deployment.generate_endpoint")
-def test_generate_endpoint(measured: Measured, client: Client, tokenizer: Any, questions: list[str]) -> None:
+def test_generate_endpoint(measured: Recorder, client: Client, tokenizer: Any, questions: list[str]) -> None:
     alone = [(style, client.generate(questions[0], style)) for style in Style]
     with ThreadPoolExecutor(len(AT_ONCE)) as pool:
         replies = list(pool.map(lambda asked: client.generate(*asked), AT_ONCE))
@@ -101,7 +101,7 @@ MALFORMED = {
 
 
 @pytest.mark.criterion("deployment.error_handling")
-def test_error_handling(measured: Measured, client: Client) -> None:
+def test_error_handling(measured: Recorder, client: Client) -> None:
     wrong, not_json = [], []
     for name, case in MALFORMED.items():
         reply = client.request(case.method, case.path, data=case.body, headers=case.headers)

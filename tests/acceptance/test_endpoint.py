@@ -1,4 +1,4 @@
-"""Style criteria of a server that can only be asked: what --endpoint judges beside the deployment criteria."""
+"""Style criteria of a server that is judged from outside: with --endpoint, beside the deployment criteria."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import median
 from pipeline.config import Style
 from tests.acceptance.answers import (
@@ -25,7 +25,7 @@ QUESTION_COUNT = 48
 
 
 @dataclass(frozen=True)
-class Asked:
+class EndpointAnswers:
     """A server's answers to the held-out questions, with the token counts that its texts really have."""
 
     replies: dict[Style, list[Reply]]
@@ -38,17 +38,17 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(client: Client, tokenizer: Any, questions: list[str]) -> Asked:
+def asked(client: Client, tokenizer: Any, questions: list[str]) -> EndpointAnswers:
     client.generate(questions[0], Style.TERSE)  # warm-up, not counted
     replies = {style: [client.generate(text, style) for text in questions[:QUESTION_COUNT]] for style in Style}
     failed = [reply.status for answers in replies.values() for reply in answers if reply.status != 200]
     assert not failed, f"POST /generate answered {failed[0]} to {len(failed)} of {2 * QUESTION_COUNT} questions"
     token_ids = {s: [response_ids(tokenizer, reply.body) for reply in answers] for s, answers in replies.items()}
-    return Asked(replies, token_ids)
+    return EndpointAnswers(replies, token_ids)
 
 
 @pytest.mark.criterion("style.token_separation")
-def test_token_separation(measured: Measured, asked: Asked) -> None:
+def test_token_separation(measured: Recorder, asked: EndpointAnswers) -> None:
     for style, lengths in asked.lengths.items():
         measured.attach("answer length", kind="distribution", values=lengths, unit="tokens", label=style.value)
     counted = [
@@ -66,16 +66,16 @@ def test_token_separation(measured: Measured, asked: Asked) -> None:
 
 
 @pytest.mark.criterion("style.consistency")
-def test_consistency(measured: Measured, asked: Asked) -> None:
+def test_consistency(measured: Recorder, asked: EndpointAnswers) -> None:
     measured.record(question_count=QUESTION_COUNT, **consistency([asked.lengths]), **token_effect(asked.lengths))
 
 
 @pytest.mark.criterion("style.generation_speed")
-def test_generation_speed(measured: Measured, asked: Asked) -> None:
+def test_generation_speed(measured: Recorder, asked: EndpointAnswers) -> None:
     walls_s = {style: [reply.wall_s for reply in answers] for style, answers in asked.replies.items()}
     record_latencies(measured, walls_s, warm_up_count=1)
 
 
 @pytest.mark.criterion("style.no_repetition")
-def test_no_repetition(measured: Measured, asked: Asked) -> None:
+def test_no_repetition(measured: Recorder, asked: EndpointAnswers) -> None:
     measured.record(**repetition([ids for answers in asked.token_ids.values() for ids in answers]))

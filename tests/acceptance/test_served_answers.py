@@ -1,7 +1,7 @@
-"""A criterion of the project's own: what the server answers is what the judged model could have said.
+"""The project's own criterion: the server's answers are ones that the judged model could have given.
 
-The other criteria of serving look at a reply's form and at the words that it shares with its question. This one reads
-the answers once more with the judged model, so a server that answers nonsense, or with another model, shows.
+The other deployment criteria look at a reply's form and at the words that it shares with its question. This one scores
+the answers with the judged model, so it detects a server that answers nonsense, or with another model.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import pytest
 from scipy.stats import binom
 
 from harness.criteria import Bound, Criterion, Need
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from pipeline.config import GENERATION_PRESETS
 from pipeline.generation.scoring import sampling_surprise
 from pipeline.model.loading import TrainedModel
 from tests.acceptance.answers import ROUNDED_OUT_SHARE, response_ids
-from tests.acceptance.crowd import Asked, Crowd
+from tests.acceptance.crowd import Crowd, Exchange
 
 SERVED_ANSWERS = Criterion(
     "deployment.served_answers",
@@ -33,7 +33,7 @@ CHANCE = 1e-6
 
 
 @pytest.mark.criterion(SERVED_ANSWERS)
-def test_served_answers(measured: Measured, crowd: Crowd, trained: TrainedModel) -> None:
+def test_served_answers(measured: Recorder, crowd: Crowd, trained: TrainedModel) -> None:
     read = [surprises(trained, one) for one in crowd.answered]
     tokens, outside = sum(map(len, read)), sum(surprise.count(None) for surprise in read)
     measured.record(
@@ -44,8 +44,8 @@ def test_served_answers(measured: Measured, crowd: Crowd, trained: TrainedModel)
     )
 
 
-def surprises(trained: TrainedModel, one: Asked) -> list[float | None]:
-    """Of each token of an answer, its end too where it was not cut."""
+def surprises(trained: TrainedModel, one: Exchange) -> list[float | None]:
+    """Surprise of each token of an answer, EOS included where it was not cut; None outside the nucleus."""
     body = one.answer.body
     ended = body["tokens"] < GENERATION_PRESETS[one.style].max_new_tokens
     ids = response_ids(trained.tokenizer, body)
@@ -53,5 +53,5 @@ def surprises(trained: TrainedModel, one: Asked) -> list[float | None]:
 
 
 def is_foreign(surprise: Sequence[float | None]) -> bool:
-    """Whether too many tokens of an answer cannot have been sampled; one without a token is nobody's."""
+    """Whether too many tokens of an answer cannot have been sampled; an answer without tokens is foreign."""
     return not surprise or bool(binom.sf(surprise.count(None) - 1, len(surprise), ROUNDED_OUT_SHARE) < CHANCE)

@@ -1,4 +1,4 @@
-"""Outputs recorded on the same kind of machine: not criteria, but a change in them wants a reason."""
+"""Snapshots of the same kind of machine: not criteria, but a change in them needs a reason."""
 
 from __future__ import annotations
 

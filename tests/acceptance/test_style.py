@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.effects import mean_difference_interval
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import Proportion, median
 from pipeline.config import Style
 from pipeline.generation.generate import Generation, generate_with_style
@@ -35,7 +35,7 @@ def _by_style(answers: dict[Style, list[Generation]]) -> Lengths:
 
 
 @pytest.mark.criterion("style.token_separation")
-def test_token_separation(measured: Measured, answers: Answers, questions: list[str]) -> None:
+def test_token_separation(measured: Recorder, answers: Answers, questions: list[str]) -> None:
     terse, verbose = answers.unconstrained[Style.TERSE], answers.unconstrained[Style.VERBOSE]
     for style, generations in answers.unconstrained.items():
         measured.attach(
@@ -71,7 +71,7 @@ def test_token_separation(measured: Measured, answers: Answers, questions: list[
 
 @pytest.mark.criterion("style.consistency")
 def test_consistency(
-    measured: Measured, answers: Answers, counterfactuals: Counterfactuals, questions: list[str]
+    measured: Recorder, answers: Answers, counterfactuals: Counterfactuals, questions: list[str]
 ) -> None:
     greedy, adapter_off = _by_style(answers.unconstrained), _by_style(counterfactuals.adapter_off)
     swapped = _by_style(counterfactuals.swapped)
@@ -95,7 +95,7 @@ def test_consistency(
 
 
 @pytest.mark.criterion("style.generation_speed")
-def test_generation_speed(measured: Measured, trained: TrainedModel, questions: list[str]) -> None:
+def test_generation_speed(measured: Recorder, trained: TrainedModel, questions: list[str]) -> None:
     generate_with_style(trained.model, trained.tokenizer, questions[0], Style.TERSE)  # warm-up, not counted
     timed = {
         style: [
@@ -109,5 +109,5 @@ def test_generation_speed(measured: Measured, trained: TrainedModel, questions: 
 
 
 @pytest.mark.criterion("style.no_repetition")
-def test_no_repetition(measured: Measured, answers: Answers) -> None:
+def test_no_repetition(measured: Recorder, answers: Answers) -> None:
     measured.record(**repetition([answer.token_ids for answer in answers.every]))

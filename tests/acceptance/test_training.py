@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness.metrics import loss_trend
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from pipeline.config import PRESETS, Target
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest
@@ -26,7 +26,7 @@ from tests.support import TrainingOutcome
 
 
 @pytest.mark.criterion("training.loads_in_4bit")
-def test_loads_in_4bit(measured: Measured, trained: TrainedModel) -> None:
+def test_loads_in_4bit(measured: Recorder, trained: TrainedModel) -> None:
     census = trained.census
     measured.record(
         is_loaded_in_4bit=census.is_loaded_in_4bit,
@@ -36,17 +36,17 @@ def test_loads_in_4bit(measured: Measured, trained: TrainedModel) -> None:
 
 
 @pytest.mark.criterion("training.gpu_memory")
-def test_memory(measured: Measured, completed_run: RunFolder, device: str) -> None:
+def test_memory(measured: Recorder, completed_run: RunFolder, device: str) -> None:
     record = completed_run.read_record()
     peak = record["peak_memory"]
-    # Reserved, not allocated: what the process keeps from others is what a smaller card would have to hold.
+    # Reserved, not allocated: a smaller card would have to hold everything that the process reserves.
     judged = "cuda_reserved_gib" if device == "cuda" else "rss_gib"
     rows = completed_run.read_metrics()
     measured.record(peak_memory_gib=max(peak[judged], *(row[judged] for row in rows)), **peak)
 
 
 @pytest.mark.criterion("training.completes")
-def test_training_completes(measured: Measured, training: TrainingOutcome, record: dict[str, Any]) -> None:
+def test_training_completes(measured: Recorder, training: TrainingOutcome, record: dict[str, Any]) -> None:
     steps = len(training.run.read_metrics())
     measured.record(
         exit_status=training.exit_status,
@@ -57,14 +57,14 @@ def test_training_completes(measured: Measured, training: TrainingOutcome, recor
 
 
 @pytest.mark.criterion("training.duration")
-def test_duration(measured: Measured, completed_run: RunFolder) -> None:
+def test_duration(measured: Recorder, completed_run: RunFolder) -> None:
     record = completed_run.read_record()
     rate = record["examples_per_s"]
     measured.record(duration_of_1600_examples_s=1600 / rate, duration_s=record["duration_s"], examples_per_s=rate)
 
 
 @pytest.mark.criterion("training.loss_converges")
-def test_loss_converges(measured: Measured, training: TrainingOutcome) -> None:
+def test_loss_converges(measured: Recorder, training: TrainingOutcome) -> None:
     rows = training.run.read_metrics()
     losses = [row["loss"] for row in rows]
     measured.attach("training loss", kind="series", values=losses, unit="nats/token", label="loss")
@@ -73,7 +73,7 @@ def test_loss_converges(measured: Measured, training: TrainingOutcome) -> None:
 
 @pytest.mark.criterion("training.adapter_saves")
 def test_adapter_saves(
-    measured: Measured, completed_run: RunFolder, trained_base: tuple[Any, Any], base_folder: Path
+    measured: Recorder, completed_run: RunFolder, trained_base: tuple[Any, Any], base_folder: Path
 ) -> None:
     record = completed_run.read_record()
     tensors = _read_tensors(completed_run.adapter)
@@ -96,7 +96,7 @@ def base_folder(target: Target, base_model: str | None) -> Path:
 
 @pytest.fixture
 def trained_base(base_folder: Path, target: Target, device: str) -> tuple[Any, Any]:
-    """A fresh base model, so that nothing but the adapter's files can bring the training back."""
+    """A fresh base model, so that only the adapter's files can restore the training."""
     from pipeline.model.tokenizer import load_tokenizer
 
     quantization = hardware_preset(PRESETS["golden"], device).quantization
@@ -111,7 +111,7 @@ def _read_tensors(adapter: Path) -> dict[str, torch.Tensor]:
 
 
 def _expected_names(run: RunFolder, base_folder: Path) -> set[str]:
-    """Tensor names that a whole adapter holds, from the documented recipe and the base model's depth."""
+    """Tensor names of a complete adapter, from the documented recipe and the base model's depth."""
     adapter = run.read_record()["preset"]["adapter"]
     layers = json.loads((base_folder / "config.json").read_text())["num_hidden_layers"]
     root = "base_model.model.model"

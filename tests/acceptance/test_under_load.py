@@ -1,4 +1,4 @@
-"""Many clients at once are answered in time, and `/health` meanwhile."""
+"""Many concurrent clients are answered in time, and ``/health`` meanwhile."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import pytest
 
 from harness.metrics import misplaced_answers
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.statistics import quantile
 from pipeline.config import Style
 from tests.acceptance.answers import is_valid_answer
 from tests.acceptance.client import Reply
-from tests.acceptance.crowd import CLIENT_COUNT, Asked, Crowd
+from tests.acceptance.crowd import CLIENT_COUNT, Crowd, Exchange
 
 REFUSAL_LIMIT_S = 1.0
 
 
 @pytest.mark.criterion("deployment.under_load")
-def test_under_load(measured: Measured, crowd: Crowd) -> None:
+def test_under_load(measured: Recorder, crowd: Crowd) -> None:
     asked, answered = crowd.asked, crowd.answered
     measured.record(
         client_count=CLIENT_COUNT,
@@ -41,12 +41,12 @@ def test_under_load(measured: Measured, crowd: Crowd) -> None:
 
 
 def is_wrong_reply(reply: Reply, style: Style) -> bool:
-    """Whether a reply is neither an answer nor a quick refusal that says when to come back."""
+    """Whether a reply is neither an answer nor a quick refusal that says when to retry."""
     is_refusal = reply.status == 503 and reply.retry_after_s is not None and reply.wall_s < REFUSAL_LIMIT_S
     return not is_refusal and not is_valid_answer(reply, style)
 
 
-def misplaced(answered: Sequence[Asked]) -> int:
+def misplaced(answered: Sequence[Exchange]) -> int:
     """Answers that went to another question of the same style."""
     return sum(
         misplaced_answers([one.question for one in of], [str(one.answer.body["response"]) for one in of])

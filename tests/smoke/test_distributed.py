@@ -161,8 +161,8 @@ def test_a_checkpoint_is_taken_up_the_way_it_was_made(tmp_path: Path, monkeypatc
     ("count", "examples", "message"),
     [
         (3, 48, r"3 processes cannot share accumulation_steps=4 evenly"),
-        (2, 20, r"2 processes take 8 examples at a time, and 20 is no multiple of that; use --max-examples 16\."),
-        (2, 6, r"2 processes take 8 examples at a time, and 6 is no multiple of that; start fewer processes\."),
+        (2, 20, r"2 processes take 8 examples at a time, and 20 is not a multiple of that; use --max-examples 16\."),
+        (2, 6, r"2 processes take 8 examples at a time, and 6 is not a multiple of that; start fewer processes\."),
     ],
 )
 def test_what_processes_cannot_share_evenly_is_refused(

@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def judged(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("judged")
     acceptance(
-        *("-m", "embedded and not golden", "--target", TARGET),
+        *("-m", "embedded and not snapshot", "--target", TARGET),
         *("--run-dir", str(run.path), "--acceptance-dir", str(folder)),
         tests=("test_training.py", "test_server.py", "test_deployment.py"),
     )

@@ -42,7 +42,7 @@ QUALITY_CRITERIA = {
 def tiny_acceptance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     folder = tmp_path_factory.mktemp("acceptance")
     junit = f"--junitxml={folder / 'junit.xml'}"
-    marks = ["-m", "embedded and not golden", "--target", "tiny-mistral"]
+    marks = ["-m", "embedded and not snapshot", "--target", "tiny-mistral"]
     return folder, acceptance(*marks, "--acceptance-dir", str(folder), junit)
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> N
     shutil.copytree(tiny_run.path, tmp_path / "run")
     truncate(RunFolder(tmp_path / "run"))
     folder = tmp_path / "results"
-    marks = ["-m", "embedded and not golden", "--target", "tiny-mistral", f"--run-dir={tmp_path / 'run'}"]
+    marks = ["-m", "embedded and not snapshot", "--target", "tiny-mistral", f"--run-dir={tmp_path / 'run'}"]
     status = acceptance(*marks, "--acceptance-dir", str(folder), tests=("test_training.py",))
     found = results(folder, "tiny-mistral")
     assert status == 10

@@ -154,7 +154,7 @@ def test_the_embedded_run_is_planned_without_preparing_its_model(
 ) -> None:
     planned = installed("verbosity", "plan")
     assert planned.returncode == 0, planned.stderr
-    assert "without torch, bfloat16 arithmetic" in planned.stderr
+    assert "assuming bfloat16 arithmetic" in planned.stderr
     assert main(["plan"]) == 0
     here = capsys.readouterr().out
     # The rest of the line says which arithmetic, and memory and time depend on it.

@@ -10,7 +10,7 @@ from pipeline.config import Style
 from pipeline.model.loading import TrainedModel, load_trained
 from pipeline.run_folder import RunFolder
 from tests.acceptance.client import Reply
-from tests.acceptance.crowd import Asked
+from tests.acceptance.crowd import Exchange
 from tests.acceptance.test_served_answers import is_foreign, surprises
 
 QUESTION = "What is caching?"
@@ -21,9 +21,9 @@ def trained(tiny_run: RunFolder) -> TrainedModel:
     return load_trained(tiny_run)
 
 
-def answered(text: str, tokens: int) -> Asked:
+def answered(text: str, tokens: int) -> Exchange:
     body: dict[str, Any] = {"response": text, "style": "terse", "tokens": tokens, "latency": 1.0}
-    return Asked(QUESTION, Style.TERSE, [Reply(200, body, 1.0)])
+    return Exchange(QUESTION, Style.TERSE, [Reply(200, body, 1.0)])
 
 
 def test_the_end_is_read_only_where_the_answer_was_not_cut(trained: TrainedModel) -> None:

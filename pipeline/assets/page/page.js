@@ -35,13 +35,13 @@ class Panel {
     );
   }
 
-  /** Shows the answer to a question as it comes; returns what a screen reader is told at the end. */
+  /** Shows the answer to a question as it is generated; returns a summary for screen readers. */
   async ask(question, signal) {
     const began = performance.now();
     this.text.textContent = this.error.textContent = "";
     for (const figure of Object.values(this.figures)) figure.textContent = "–";
     this.text.setAttribute("aria-busy", "true");
-    const clock = setInterval(() => (this.figures.whole.textContent = seconds(performance.now() - began)), 100);
+    const clock = setInterval(() => (this.figures.complete.textContent = seconds(performance.now() - began)), 100);
     try {
       return await this.show(await this.send(question, signal), began);
     } catch (error) {
@@ -69,7 +69,7 @@ class Panel {
       if (name === "error") throw new Error(data.detail);
       if (name === "done") {
         this.figures.tokens.textContent = data.tokens;
-        this.figures.whole.textContent = seconds(data.latency * 1000);
+        this.figures.complete.textContent = seconds(data.latency * 1000);
         return `${this.style}: ${data.tokens} tokens in ${seconds(data.latency * 1000)}`;
       }
       if (first) this.figures.first.textContent = seconds(performance.now() - began);
@@ -93,7 +93,7 @@ async function showService() {
   }
 }
 
-/** A button that is switched off keeps the focus, which a disabled one would lose. */
+/** Uses aria-disabled, since a disabled button would lose the focus. */
 function showRunning(isRunning) {
   askButton.setAttribute("aria-disabled", isRunning);
   stopButton.setAttribute("aria-disabled", !isRunning);
@@ -107,10 +107,10 @@ form.addEventListener("submit", async (event) => {
   running = new AbortController();
   showRunning(true);
   find("summary").textContent = "Asking in both styles.";
-  const told = await Promise.all(panels.map((panel) => panel.ask(prompt.value, running.signal)));
+  const summaries = await Promise.all(panels.map((panel) => panel.ask(prompt.value, running.signal)));
   running = null;
   showRunning(false);
-  find("summary").textContent = `${told.join(". ")}.`;
+  find("summary").textContent = `${summaries.join(". ")}.`;
   showService();
 });
 

@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.overload import Reply, closed_loop, is_mixed_up, open_loop, summarise, to_markdown
+from benchmarks.load import closed_loop, open_loop
+from benchmarks.overload import Outcome, is_mixed_up, summarise, to_markdown
 from pipeline.config import Style
 
 SONNET, OCEAN = ("What is a sonnet?", Style.TERSE), ("What causes the tides?", Style.TERSE)
 REFERENCES = {SONNET: "The sonnet is a poem of fourteen lines.", OCEAN: "The moon pulls at the water of the sea."}
 
 
-def reply(status: int = 200, text: str = REFERENCES[SONNET], latency_s: float = 1.0, own: bool = True) -> Reply:
-    return Reply(SONNET, status, text if status == 200 else "", latency_s, own, 1.0)
+def reply(status: int = 200, text: str = REFERENCES[SONNET], latency_s: float = 1.0, own: bool = True) -> Outcome:
+    return Outcome(SONNET, status, text if status == 200 else "", latency_s, own)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,9 @@ def test_what_happened_is_counted() -> None:
     assert (found["answer_p50_s"], found["refusal_max_s"]) == (1.0, 0.2)
 
 
-def test_the_closed_loop_asks_each_question_in_turn_until_it_is_over() -> None:
-    def ask(asked: Any) -> Reply:
-        return Reply(asked, 200, "", 0.0, True, 1.0)
-
-    replies = closed_loop(ask, [SONNET, OCEAN], lambda turn: turn >= 10)
-    assert sorted(one.asked for one in replies) == sorted([SONNET, OCEAN] * 5)
+def test_the_closed_loop_sends_each_request_once_until_it_is_over() -> None:
+    numbers = closed_loop(lambda number: number, clients=8, is_over=lambda number: number >= 10)
+    assert sorted(numbers) == list(range(10))
 
 
 def test_the_open_loop_does_not_wait_for_answers_and_loses_none() -> None:
@@ -49,7 +47,7 @@ def test_the_open_loop_does_not_wait_for_answers_and_loses_none() -> None:
 
     let_go, under_way = threading.Event(), threading.Semaphore(0)
 
-    def ask(asked: Any) -> Reply:
+    def ask(asked: Any) -> Outcome:
         under_way.release()
         assert let_go.wait(60)
         return reply()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.load import Answered, closed_loop, summarise_answers
+from benchmarks.load import Answered, measure_load, summarise_answers
 from benchmarks.serving_load import draw, summarise, to_markdown
 from pipeline.config import Style
 
@@ -42,7 +42,7 @@ def test_clients_ask_at_the_same_time_and_in_both_styles() -> None:
         together.wait()
         return 7, 0.1
 
-    answers = closed_loop(ask, ["a", "b", "c"], clients=4, warmup_s=0, measured_s=1, clock_s=lambda: len(asked) // 4)
+    answers = measure_load(ask, ["a", "b", "c"], clients=4, warmup_s=0, measured_s=1, clock_s=lambda: len(asked) // 4)
     assert {(answer.tokens, answer.first_token_s) for answer in answers} == {(7, 0.1)}
     assert len(answers) == 4
     assert set(asked) == {("a", Style.TERSE), ("a", Style.VERBOSE), ("b", Style.TERSE), ("b", Style.VERBOSE)}
@@ -55,7 +55,7 @@ def test_only_the_measured_seconds_count() -> None:
         asked.append(prompt)
         return 1, None
 
-    answers = closed_loop(ask, ["a"], clients=1, warmup_s=2, measured_s=3, clock_s=lambda: len(asked))
+    answers = measure_load(ask, ["a"], clients=1, warmup_s=2, measured_s=3, clock_s=lambda: len(asked))
     assert [answer.finished_s for answer in answers] == [2, 3, 4, 5]
     assert len(asked) == 5
 
@@ -67,7 +67,7 @@ def test_nobody_waits_beyond_the_measured_seconds_and_what_is_given_up_does_not_
         patience.append(patience_s)
         return None if patience_s < 2 else (1, None)
 
-    answers = closed_loop(ask, ["a"], clients=1, warmup_s=1, measured_s=2, clock_s=lambda: len(patience))
+    answers = measure_load(ask, ["a"], clients=1, warmup_s=1, measured_s=2, clock_s=lambda: len(patience))
     assert patience == [3, 2, 1]
     assert len(answers) == 2
 

@@ -163,7 +163,7 @@ def test_further_trials_keep_the_share_and_stop_at_the_first_that_decides() -> N
     assert further_trials(Proportion(2, 3), lambda _: False) is None
 
 
-def test_a_violated_share_is_told_with_its_counts() -> None:
+def test_a_violated_share_is_reported_with_its_counts() -> None:
     assert AT_LEAST.complaint(Proportion(1, 20)) == "m >= 0.9 at 95% confidence does not hold: measured 1 of 20"
     assert AT_LEAST.complaint(0.97) == "m >= 0.9 at 95% confidence does not hold: measured 0.97"
 

@@ -210,7 +210,7 @@ def test_one_of_two_tests_of_a_criterion_deselected_is_incomplete(project: Proje
     assert project.run().ret == 0
 
 
-def test_gravest_of_two_tests_counts(project: Project) -> None:
+def test_worst_of_two_tests_counts(project: Project) -> None:
     project.extra = f"@pytest.mark.criterion({SPEED!r})\ndef test_second(measured, target):\n    pass\n"
     assert project.run().ret == 10
     assert [entry["outcome"] for entry in project.criterion(SPEED)["tests"]] == ["PASS", "FAIL"]

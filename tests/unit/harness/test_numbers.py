@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.metrics import loss_trend, sequence_repetition
-from harness.recorder import Measured
+from harness.recorder import Recorder
 from harness.snapshots.compare import TrajectoryDelta, token_divergence, trajectory_delta
 from harness.statistics import Proportion, median, median_interval, quantile, share, share_interval
 
@@ -135,14 +135,14 @@ def test_token_divergence(recorded: list[int], observed: list[int], index: int |
 
 
 def test_measured_converts_numpy_scalars() -> None:
-    measured = Measured()
+    measured = Recorder()
     measured.record(flag=np.bool_(True), count=np.int64(3), value=np.float32(0.5))
     assert measured.measurements == {"flag": True, "count": 3, "value": 0.5}
     assert [type(value) for value in measured.measurements.values()] == [bool, int, float]
 
 
 def test_attachments_are_validated() -> None:
-    measured = Measured()
+    measured = Recorder()
     measured.attach("loss", kind="series", values=[1.0], unit="nats", label="training")
     changes: list[dict[str, Any]] = [
         {"kind": "pie"},
@@ -160,7 +160,7 @@ def test_attachments_are_validated() -> None:
 
 
 def test_only_scalars_and_samples_are_recorded() -> None:
-    measured = Measured()
+    measured = Recorder()
     measured.record(share=Proportion(1, 2), name="terse")
     assert measured.measurements == {"share": Proportion(1, 2), "name": "terse"}
     for value in (None, [1.0], {"a": 1}, np.array([1.0, 2.0]), object()):
@@ -171,7 +171,7 @@ def test_only_scalars_and_samples_are_recorded() -> None:
 
 
 def test_tables_are_shown_as_plain_values() -> None:
-    measured = Measured()
+    measured = Recorder()
     rows: list[Any] = [["Why?", np.int64(7)], ("How?", 2.5)]
     measured.show("answers", ["question", "tokens"], rows)
     [table] = measured.tables
@@ -180,7 +180,7 @@ def test_tables_are_shown_as_plain_values() -> None:
 
 
 def test_tables_are_validated() -> None:
-    measured = Measured()
+    measured = Recorder()
     measured.show("answers", ["question"], [["Why?"]])
     faults: list[tuple[str, list[list[str]]]] = [
         ("answers", [["How?"]]),

@@ -192,7 +192,7 @@ def test_html_says_why_runs_cannot_be_compared(document: dict[str, Any], tmp_pat
 
 
 def contrast(first: str, second: str) -> float:
-    """Contrast ratio of two `#rrggbb` colours as WCAG 2 defines it."""
+    """Contrast ratio of two ``#rrggbb`` colours as WCAG 2 defines it."""
 
     def luminance(colour: str) -> float:
         channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]

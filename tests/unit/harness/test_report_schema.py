@@ -109,7 +109,7 @@ def test_a_document_is_read_from_file_or_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "No such file"), ("{", "Expecting"), ("[]", "is not of type 'object'"), ('{"a": NaN}', "NaN is no JSON")],
+    [(None, "No such file"), ("{", "Expecting"), ("[]", "is not of type 'object'"), ('{"a": NaN}', "NaN is not JSON")],
 )
 def test_unreadable_documents_are_named(content: str | None, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "acceptance.json"

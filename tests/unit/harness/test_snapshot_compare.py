@@ -92,31 +92,31 @@ def test_a_token_may_leave_the_likeliest_only_where_the_last_one_is_near() -> No
     assert greedy(with_step(recorded, 0, far), recorded) is not None
 
 
-def test_first_divergence_is_told_as_near_tie() -> None:
+def test_first_divergence_is_reported_as_near_tie() -> None:
     recorded = with_step(answer(5, 6, 7), 1, step(6, -0.70, 8, -0.72))
     observed = with_step(answer(5, 8, 9, 9), 1, step(8, -0.70, 6, -0.71))
-    told = str(greedy(recorded, observed))
-    assert told.startswith("token 1 is 8 instead of 6; near tie")
-    assert "recorded 0.0200, observed 0.0100" in told
-    assert told.endswith("4 tokens instead of 3")
+    difference = str(greedy(recorded, observed))
+    assert difference.startswith("token 1 is 8 instead of 6; near tie")
+    assert "recorded 0.0200, observed 0.0100" in difference
+    assert difference.endswith("4 tokens instead of 3")
 
 
 @pytest.mark.parametrize(("second_value", "gap"), [(-3.0, "2.9000"), (None, "unknown")])
-def test_first_divergence_is_told_as_different_behaviour(second_value: float | None, gap: str) -> None:
+def test_first_divergence_is_reported_as_different_behaviour(second_value: float | None, gap: str) -> None:
     recorded = answer(5, 6)
     if second_value is not None:
         recorded = with_step(recorded, 1, step(6, -0.1, 8, second_value))
     observed = with_step(answer(5, 8), 1, step(8, -0.1, 6, -0.12))
-    told = str(greedy(recorded, observed))
-    assert "different behaviour" in told
-    assert f"recorded {gap}, observed 0.0200" in told
+    difference = str(greedy(recorded, observed))
+    assert "different behaviour" in difference
+    assert f"recorded {gap}, observed 0.0200" in difference
 
 
 def test_an_earlier_end_is_a_divergence_too() -> None:
     recorded = with_step(answer(5), 1, step(END, -0.7, 6, -0.71))
     observed = with_step(answer(5, 6), 1, step(6, -0.7, END, -0.71))
-    told = str(greedy(recorded, observed))
-    assert told.startswith("token 1 is 6 instead of the end; near tie")
+    difference = str(greedy(recorded, observed))
+    assert difference.startswith("token 1 is 6 instead of the end; near tie")
     assert greedy(observed, recorded) is not None
 
 
@@ -166,14 +166,14 @@ def test_no_or_other_answers_never_match(recorded: Any, observed: Any) -> None:
 def test_different_answers_are_named_and_counted() -> None:
     recorded = {f"question {number}": answer(number) for number in range(1, 6)}
     observed = {question: answer(99) for question in recorded}
-    told = str(answers_difference(recorded, observed, greedy))
-    assert told.startswith("5 of 5 answers differ: question 1: token 0 is 99 instead of 1")
-    assert told.endswith("; and 2 more")
+    difference = str(answers_difference(recorded, observed, greedy))
+    assert difference.startswith("5 of 5 answers differ: question 1: token 0 is 99 instead of 1")
+    assert difference.endswith("; and 2 more")
     assert answers_difference(recorded, recorded, greedy) is None
 
 
 @pytest.mark.parametrize(
-    ("observed", "told"),
+    ("observed", "difference"),
     [
         ([3.0, 2.0], "2 steps instead of 3"),
         ([3.0, 2.0, 1.0, 1.0], "4 steps instead of 3"),
@@ -184,7 +184,7 @@ def test_different_answers_are_named_and_counted() -> None:
         ([3.0, math.nan, 1.0], "nan"),
     ],
 )
-def test_a_trajectory_that_drifts_jumps_or_stops_is_different(observed: list[float], told: str) -> None:
+def test_a_trajectory_that_drifts_jumps_or_stops_is_different(observed: list[float], difference: str) -> None:
     recorded = [3.0, 2.0, 1.0]
-    assert told in str(trajectory_difference(recorded, observed, max_abs=0.1, max_mean=0.05))
+    assert difference in str(trajectory_difference(recorded, observed, max_abs=0.1, max_mean=0.05))
     assert trajectory_difference(recorded, [3.09, 1.91, 1.0], max_abs=0.1, max_mean=0.05) is None

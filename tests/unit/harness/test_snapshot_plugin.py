@@ -49,7 +49,7 @@ TEST_C = "\n    def test_c(device_snapshot):\n        device_snapshot.check(obse
 
 
 class SnapshotProject:
-    """A project under git whose tests observe what `observed.json`, which git ignores, says."""
+    """A project under git whose tests observe what ``observed.json``, which git ignores, says."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester, self.path = pytester, pytester.path

@@ -115,7 +115,7 @@ def test_a_crashed_worker_leaves_the_run_not_accepted(project: Project) -> None:
     assert result.ret == 11
     assert project.document()["decision"] == "INCOMPLETE"
     entry = project.criterion("style.consistency")
-    assert (entry["outcome"], entry["reason"]) == ("NOT_RUN", "a worker process crashed before it told the outcome")
+    assert (entry["outcome"], entry["reason"]) == ("NOT_RUN", "a worker process crashed before it reported the outcome")
     assert not (project.results / "accepted.json").exists()
 
 
@@ -144,7 +144,7 @@ def test_other_failing_test_keeps_the_run_failed_with_workers(project: Project) 
     assert project.document()["decision"] == "ACCEPTED"
 
 
-def test_usage_error_with_workers_is_told_as_without(project: Project) -> None:
+def test_usage_error_with_workers_is_reported_as_without(project: Project) -> None:
     del project.bodies[SPEED]
     alone, shared = project.run(), project.run_in_processes(*WORKERS)
     assert alone.ret == shared.ret == 4

@@ -18,8 +18,9 @@ from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.gpu import GpuState, check_gpu, parse_gpu
 from pipeline.doctor.packages import GOLDEN_PINS, check_packages, compare
 from pipeline.environment import GOLDEN_VARIABLES
-from pipeline.model.base_models import chat_template, write_mistral_tokenizer
+from pipeline.model.base_models import write_mistral_tokenizer
 from pipeline.model.shapes import SHAPES
+from pipeline.model.tokenizer import chat_template
 from pipeline.run_folder import VERSIONED_PACKAGES
 
 A10G = GpuState("NVIDIA A10G", "550.54.15", (8, 6), 21.8, 22.5)
@@ -214,8 +215,8 @@ def test_a_whole_base_model_is_named_by_the_digest_of_its_index(mistral_folder: 
         (lambda folder: (folder / "model-00002-of-00002.safetensors").unlink(), "lacks model-00002-of-00002"),
         (lambda folder: (folder / "model-00002-of-00002.safetensors").write_bytes(b"x"), "shorter than its index says"),
         (lambda folder: (folder / models.INDEX).write_text("{}"), "cannot be read"),
-        (lambda folder: SHAPES["tiny-mistral"].config().save_pretrained(folder), "describes another model"),
-        (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+        (lambda folder: SHAPES["tiny-mistral"].config().save_pretrained(folder), "describes a model other than"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
     ],
 )
 def test_a_base_model_that_is_not_whole_stands_in_the_way(damage: Any, text: str, mistral_folder: Path) -> None:

@@ -34,7 +34,7 @@ BAD_ROWS = [
     pytest.param("7", "holds a JSON int", id="number"),
     pytest.param("null", "holds a JSON NoneType", id="null"),
     pytest.param('{"messages": [], "messages": []}', "the key 'messages' occurs twice", id="repeated key"),
-    pytest.param('{"messages": [], "score": NaN}', "NaN is no JSON value", id="nan"),
+    pytest.param('{"messages": [], "score": NaN}', "NaN is not a JSON value", id="nan"),
     pytest.param(DEEP, "not usable JSON", id="deep"),
     pytest.param({"text": "hello"}, "messages: missing; the file is chat messages", id="other keys"),
     pytest.param(PAIR, "messages: missing; the file is chat messages", id="another format"),
@@ -61,7 +61,9 @@ BAD_ROWS = [
     pytest.param(
         message(0, content="Brief\x00ly"), r"messages\[0\].content: holds the control character U\+0000", id="nul"
     ),
-    pytest.param(message(1, content="\ud83d"), r"messages\[1\].content: holds half a surrogate pair", id="surrogate"),
+    pytest.param(
+        message(1, content="\ud83d"), r"messages\[1\].content: contains half a surrogate pair", id="surrogate"
+    ),
     pytest.param(
         message(0, content="A detailed but concise answer"),
         r"messages\[0\].content: asks for both styles \('concise' and 'detailed'\)",

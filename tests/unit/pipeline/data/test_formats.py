@@ -102,7 +102,7 @@ def test_questions_are_read_with_their_field(tmp_path: Path) -> None:
         ([{"q": "Why?"}], r"q\.jsonl:1: question: expected a non-empty string"),
         ([{"question": " "}], r"q\.jsonl:1: question"),
         ([{"question": "Briefly, why?"}], r"q\.jsonl:1: question: contains 'briefly'"),
-        ([{"question": "Why?"}, {"question": "why?"}], r"q\.jsonl:2: question: stands there twice"),
+        ([{"question": "Why?"}, {"question": "why?"}], r"q\.jsonl:2: question: occurs twice"),
         ([], "holds no questions"),
     ],
 )

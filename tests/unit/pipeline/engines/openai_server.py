@@ -59,7 +59,7 @@ def create_server(engine: SerialEngine, key: str) -> Server:
             self.end_headers()
             ticket = engine.submit(request)
             try:
-                for piece in ticket.pieces():
+                for piece in ticket.deltas():
                     self._event({"choices": [{"delta": {"content": piece}, "finish_reason": None}]})
                 if request.prompt == BREAKS_OFF:
                     return

@@ -135,7 +135,7 @@ def test_more_answers_than_the_cache_holds_come_out_the_same(exact: LoadedModel)
     engine = open_continuous(exact, cache_tokens=256)
     tickets = [engine.submit(request(prompt, limits)) for prompt in prompts]
     assert [ticket.result().text for ticket in tickets] == alone
-    assert all("".join(ticket.pieces()) == ticket.result().text for ticket in tickets)
+    assert all("".join(ticket.deltas()) == ticket.result().text for ticket in tickets)
     engine.close()
 
 
@@ -159,7 +159,7 @@ def test_the_death_of_the_engines_thread_reaches_everybody(
         raise error
 
     running = engine.submit(request(limits=GenerationConfig(min_new_tokens=3000, max_new_tokens=3000)))
-    assert next(running.pieces())
+    assert next(running.deltas())
     monkeypatch.setattr(engine._manager, "_generation_step", broken)
     waiting = engine.submit(request())
     for ticket in (running, waiting):
@@ -174,7 +174,7 @@ def test_the_death_of_the_engines_thread_reaches_everybody(
 @continuous
 def test_a_cancelled_answer_takes_no_more_steps(engine: ContinuousEngine) -> None:
     ticket = engine.submit(request(limits=GenerationConfig(min_new_tokens=3000, max_new_tokens=3000)))
-    assert next(ticket.pieces())
+    assert next(ticket.deltas())
     engine.cancel(ticket)
     assert until(lambda: not engine._manager.batch_processor.has_pending_requests())
 

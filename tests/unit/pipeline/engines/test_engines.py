@@ -76,17 +76,17 @@ def test_of_many_at_once_each_gets_its_own_answer(
 def test_pieces_come_one_after_the_other_and_join_to_the_text(engine: Engine) -> None:
     limits = GenerationConfig(min_new_tokens=96, max_new_tokens=96)
     ticket = engine.submit(request(limits=limits))
-    pieces = list(ticket.pieces())
+    pieces = list(ticket.deltas())
     assert "".join(pieces) == ticket.result().text
     assert len(pieces) > 3
     assert all(piece[0].isspace() for piece in pieces[1:])
-    assert list(ticket.pieces()) == pieces
+    assert list(ticket.deltas()) == pieces
 
 
 def test_cancelling_frees_the_slot(open_engine: OpenEngine) -> None:
     engine = open_engine(max_in_flight=1)
     ticket = engine.submit(request(limits=ENDLESS))
-    assert next(ticket.pieces())
+    assert next(ticket.deltas())
     assert (engine.stats().batch_size, engine.stats().waiting) == (1, 0)
     with pytest.raises(EngineBusyError):
         engine.submit(request())
@@ -95,7 +95,7 @@ def test_cancelling_frees_the_slot(open_engine: OpenEngine) -> None:
     with pytest.raises(AnswerCancelledError):
         ticket.result()
     with pytest.raises(AnswerCancelledError):
-        list(ticket.pieces())
+        list(ticket.deltas())
     assert engine.submit(request()).result().token_count > 0
     assert (engine.stats().cancelled, engine.stats().finished, engine.stats().in_flight) == (1, 1, 0)
 

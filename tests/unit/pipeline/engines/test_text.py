@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines.text import Pieces
+from pipeline.engines.text import TextDeltas
 from pipeline.generation.generate import answer_text
 
 
@@ -19,7 +19,7 @@ from pipeline.generation.generate import answer_text
     ],
 )
 def test_pieces_end_at_the_ends_of_words(texts: list[str], pieces: list[str]) -> None:
-    cutter = Pieces()
+    cutter = TextDeltas()
     assert [cutter.next(text) for text in texts] == pieces
 
 
@@ -27,7 +27,7 @@ def test_pieces_of_any_tokens_are_the_beginning_of_the_text(tiny_tokenizer: Any)
     draw = random.Random(0)
     for _ in range(50):
         answer = [draw.randrange(3, len(tiny_tokenizer)) for _ in range(40)]
-        cutter = Pieces()
+        cutter = TextDeltas()
         joined = "".join(
             cutter.next(answer_text(answer[: length + 1], tiny_tokenizer)) for length in range(len(answer))
         )

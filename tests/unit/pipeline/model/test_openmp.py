@@ -9,19 +9,19 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.model import loading as model
-from pipeline.model.openmp import in_passing_thread
+from pipeline.model.openmp import in_temporary_thread
 from pipeline.run_folder import RunFolder
 
 
 def test_the_work_is_done_elsewhere_and_its_thread_is_gone() -> None:
     before = threading.enumerate()
-    worker = in_passing_thread(threading.current_thread)()
+    worker = in_temporary_thread(threading.current_thread)()
     assert worker is not threading.current_thread()
     assert threading.enumerate() == before
 
 
 def test_arguments_and_errors_pass() -> None:
-    @in_passing_thread
+    @in_temporary_thread
     def divide(dividend: int, *, divisor: int) -> float:
         return dividend / divisor
 

@@ -16,12 +16,11 @@ from pipeline.data.formats import Example, read_examples
 from pipeline.data.source import Problems
 from pipeline.files import TRAINING_DATA
 from pipeline.model.base_models import (
-    base_model_folder,
-    chat_template,
+    open_base_model,
     write_embedded_tokenizer,
     write_mistral_tokenizer,
 )
-from pipeline.model.tokenizer import load_tokenizer
+from pipeline.model.tokenizer import chat_template, load_tokenizer
 
 EMBEDDED = TARGETS["smollm2-135m"]
 
@@ -33,7 +32,7 @@ def reference() -> Any:
 
 @pytest.fixture(scope="module")
 def embedded_tokenizer() -> Any:
-    return load_tokenizer(base_model_folder(EMBEDDED), EMBEDDED)
+    return open_base_model(EMBEDDED).tokenizer
 
 
 def test_the_documented_prompt_has_the_documented_ids(tiny_tokenizer: Any) -> None:

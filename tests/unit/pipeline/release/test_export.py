@@ -170,7 +170,7 @@ def test_an_export_that_loses_the_adapter_is_not_written(
 
     whole = export_module._write_merged
     monkeypatch.setattr(export_module, "_write_merged", lose)
-    with pytest.raises(PipelineError, match="not written, since the exported model answers otherwise"):
+    with pytest.raises(PipelineError, match="not written, since the exported model answers differently"):
         export(taught, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -193,7 +193,7 @@ def test_the_proof_can_fail(change: dict[str, Any]) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(taught: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine", encoding="utf-8")
-    with pytest.raises(PipelineError, match="exists already; choose another --output"):
+    with pytest.raises(PipelineError, match="already exists; choose another --output"):
         export(taught, tmp_path)
     assert (tmp_path / "precious").read_text(encoding="utf-8") == "mine"
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+import pipeline.model.base_models
 import pipeline.release.fingerprint
 from pipeline.config import GENERATION_PRESETS, PRESETS, Style
 from pipeline.errors import PipelineError
-from pipeline.release.fingerprint import environment, identity, run_identity
+from pipeline.release.fingerprint import environment_identity, identity, run_identity
 from pipeline.run_folder import VERSIONED_PACKAGES, RunFolder
 
 DIGESTS = {
@@ -41,7 +42,7 @@ def base(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A base model that a test may change."""
     folder = tmp_path / "base"
     shutil.copytree(tiny_folder, folder)
-    monkeypatch.setattr(pipeline.release.fingerprint, "base_model_folder", lambda target, base_model: folder)
+    monkeypatch.setattr(pipeline.model.base_models, "base_model_folder", lambda target, base_model: folder)
     return folder
 
 
@@ -139,10 +140,10 @@ def test_the_environment_is_this_machine(tiny_run: RunFolder, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     on_gpu = {"device": "cuda", "gpu": "a GPU", "compute_dtype": "bfloat16"}
-    assert environment(tiny_run, "cuda").items() >= on_gpu.items()
-    assert environment(tiny_run)["device"] == "cpu"
+    assert environment_identity(tiny_run, "cuda").items() >= on_gpu.items()
+    assert environment_identity(tiny_run)["device"] == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert environment(tiny_run, "cuda") == environment(tiny_run, "cpu")
+    assert environment_identity(tiny_run, "cuda") == environment_identity(tiny_run, "cpu")
 
 
 def test_an_incomplete_run_has_no_identity(run: RunFolder) -> None:
@@ -154,7 +155,7 @@ def test_an_incomplete_run_has_no_identity(run: RunFolder) -> None:
 @pytest.mark.parametrize("name", ["status", "target", "preset", "data"])
 def test_a_record_that_lacks_something_is_named(name: str, run: RunFolder) -> None:
     edit_json(run.record_file, lambda record: record.pop(name))
-    with pytest.raises(PipelineError, match=rf"run\.json: holds no '{name}'"):
+    with pytest.raises(PipelineError, match=rf"run\.json: has no '{name}'"):
         run_identity(run)
 
 

@@ -173,7 +173,7 @@ def test_keys_are_read_from_a_file_and_from_the_environment(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("", "holds no key"), (f"{'a' * 64}\nopen sesame", "keys:2: not a SHA-256")]
+    ("text", "named"), [("", "has no digest"), (f"{'a' * 64}\nopen sesame", "keys:2: not a SHA-256")]
 )
 def test_a_file_without_digests_is_refused(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "keys"

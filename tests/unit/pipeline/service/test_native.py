@@ -61,7 +61,7 @@ def test_a_response_body_is_utf8_json(served: Served) -> None:
         (b"[" * 50_000, 400, "levels deep", None),
         (b'{"prompt": ' + b"[" * 40 + b"]" * 40 + b"}", 400, "32 levels deep", None),
         (b'{"prompt": "\xff"}', 400, "byte 12 is not UTF-8", None),
-        (b'{"prompt": "Hi", "prompt": "Ho"}', 400, "'prompt' is given twice", "prompt"),
+        (b'{"prompt": "Hi", "prompt": "Ho"}', 400, "'prompt' occurs twice", "prompt"),
         (b'{"prompt": NaN}', 400, "NaN", None),
         (b'{"prompt": -Infinity}', 400, "-Infinity", None),
         (b'{"prompt": ' + b"9" * 5_000 + b"}", 400, "too many digits", None),

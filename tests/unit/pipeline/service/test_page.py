@@ -121,7 +121,7 @@ def test_both_answers_stream_side_by_side_with_their_figures(
         expect(text_of(page, title)).to_have_text(answer, timeout=LIMIT_MS)
         expect(text_of(page, title)).to_have_attribute("aria-busy", "false", timeout=LIMIT_MS)
         expect(region(page, title).locator("[data-figure=tokens]")).to_have_text(str(len(answer) // 5))
-        for figure in ("first", "whole"):
+        for figure in ("first", "complete"):
             expect(region(page, title).locator(f"[data-figure={figure}]")).to_have_text(SECONDS)
     told = f"verbose: {len(ANSWERS['verbose']) // 5} tokens in"
     expect(page.locator("#summary")).to_contain_text(told, timeout=LIMIT_MS)
@@ -185,7 +185,7 @@ def test_a_key_is_asked_for_and_used(browser: Browser) -> None:
         page.get_by_label("Your question").fill("Why?")
         page.get_by_role("button", name="Ask").click()
         expect(region(page, "Terse").get_by_role("alert")).to_contain_text("keys", timeout=LIMIT_MS)
-        page.get_by_label("Only if this server wants one").fill("sesame")
+        page.get_by_label("Only if this server requires one").fill("sesame")
         page.get_by_role("button", name="Ask").click()
         expect(text_of(page, "Terse")).to_contain_text("Rate", timeout=LIMIT_MS)
         end_answers(served)

@@ -136,11 +136,11 @@ def test_a_damaged_or_half_written_checkpoint_is_not_resumed_from(tmp_path: Path
     last = run.last_checkpoint()
     assert last is not None
     assert last.name == "checkpoint-10"
-    assert run.progress() == "it goes on from checkpoint-10."
+    assert run.progress() == "it resumes from checkpoint-10."
     (run.checkpoints / "checkpoint-10" / "optimizer.pt").unlink()
     (run.checkpoints / "checkpoint-2" / "complete.json").write_text("{")
     assert run.last_checkpoint() is None
-    assert run.progress() == "it begins anew, no checkpoint is whole."
+    assert run.progress() == "it starts over, no checkpoint is complete."
 
 
 def test_a_run_that_is_asked_to_terminate_saves_and_goes_on_later(
@@ -151,7 +151,7 @@ def test_a_run_that_is_asked_to_terminate_saves_and_goes_on_later(
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(TrainingStoppedError, match="run the command again: it goes on from checkpoint-3") as stop:
+        with pytest.raises(TrainingStoppedError, match="run the command again: it resumes from checkpoint-3") as stop:
             train(request)
     assert stop.value.exit_status == 143
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -163,7 +163,7 @@ def test_a_run_that_is_asked_to_terminate_saves_and_goes_on_later(
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    with run.locked(), pytest.raises(PipelineError, match="another process trains here; wait for it or choose"):
+    with run.locked(), pytest.raises(PipelineError, match="another process is training here; wait for it or choose"):
         train(tiny_request(run.path))
 
 
@@ -191,7 +191,7 @@ def test_what_the_machine_lacks_is_said_with_what_was_saved(
 
     request = tiny_request(tmp_path / "run", accumulation_steps=1)
     at_step(monkeypatch, 3, fail)
-    with pytest.raises(PipelineError, match=f"{remedy}.* run the command again: it goes on from checkpoint-2") as told:
+    with pytest.raises(PipelineError, match=f"{remedy}.* run the command again: it resumes from checkpoint-2") as told:
         train(request)
     assert told.value.__cause__ is error
     assert RunFolder(request.output).read_record()["status"] == "failed"
