@@ -6,18 +6,38 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo test test-golden test-page abuse lint sabotage data-check curve bench in-turn versions serving-load serving-peers \
+.PHONY: demo docs report-picture test test-all test-durations test-golden test-page abuse lint sabotage data-check curve \
+	bench in-turn versions serving-load serving-peers \
 	overload engine-agreement large-data gpu-acceptance clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
 
-test: $(READY) lint
-	$(BIN)/python -m pytest
+# In two workers, a test file in one of them. torch computes in one thread of each: OpenMP's helpers of every thread that
+# ever computed, more than the cores, make answers ten times slower.
+WORKERS ?= 2
+PYTEST_OPTIONS ?=
+SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+SUITE_THREADS := OMP_NUM_THREADS=1
+# All but the acceptance runs, with what is marked slow.
+EVERYTHING := -m 'not gpu and not embedded'
 
-# The same tests on the golden document's pins; its torch is a CUDA build, and runs on a CPU, too.
+test: $(READY) lint
+	$(SUITE_THREADS) $(BIN)/python $(SUITE)
+
+# With the slow ones: the embedded model trained and judged, training killed twenty times, training sharded. .ci/run runs it.
+test-all: $(READY) lint
+	$(SUITE_THREADS) $(BIN)/python $(SUITE) $(EVERYTHING)
+
+# What depends on the versions of torch, transformers, peft, accelerate and bitsandbytes, on the golden document's pins; its
+# torch is a CUDA build, and runs on a CPU, too.
+ON_VERSIONS := tests/smoke $(addprefix tests/unit/pipeline/,test_compat.py engines generation model planning release training)
 test-golden:
-	$(ON_GOLDEN) -m pytest
+	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(EVERYTHING) $(ON_VERSIONS)
+
+# How long the test commands take and which lines they run: results/tests/durations.json.
+test-durations: $(READY)
+	$(BIN)/python -m benchmarks.suite_durations --output results/tests
 
 # The page in a real Chromium; 'make test' runs these tests, too, and leaves them out where there is none.
 test-page: $(READY)
@@ -27,6 +47,14 @@ test-page: $(READY)
 # More than 10,000 generated requests against the service with a fake engine, and how many got which status.
 abuse: $(READY)
 	ABUSE_REPORT=results/abuse/abuse.json $(BIN)/python -m pytest -s -n 0 --hypothesis-profile=abuse tests/unit/pipeline/service/test_abuse.py
+
+# The generated blocks of all pages, and the tables and pictures beside result files.
+docs: $(READY)
+	$(BIN)/python -m docs.build
+
+# The README's picture of the report, from the committed acceptance run; needs Chromium.
+report-picture: $(READY)
+	$(BIN)/python -m docs.picture
 
 # Every fault, and twenty healthy runs, through the gate: hours on two cores; JOBS=N runs N at once on a larger machine.
 JOBS ?= 1
@@ -56,7 +84,7 @@ in-turn: $(READY)
 	$(BIN)/python -m benchmarks.held_out report in-turn-runs/golden in-turn-runs/lean \
 		--output results/smollm2-135m/in-turn
 
-# The same inputs on both dependency sets, a few minutes on two cores: what docs/versions.md shows.
+# The same inputs on both dependency sets, a few minutes on two cores: what docs/results.md shows.
 versions: $(READY)
 	$(ON_GOLDEN) -m pipeline.cli train --target smollm2-135m --preset lean --max-examples 48 --output versions-work/run
 	$(ON_GOLDEN) -m benchmarks.versions record golden versions-work
@@ -85,7 +113,7 @@ engine-agreement: $(READY)
 large-data: $(READY)
 	$(BIN)/python -m benchmarks.large_data --output results/data
 
-# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/gpu.md). A rehearsal on
+# On a GPU: golden and lean trained and judged, their peaks taken apart, generation timed (docs/results.md). A rehearsal on
 # a CPU: make gpu-acceptance TARGET=tiny-mistral DEVICE=cpu OPTIONS='--max-examples 48'
 TARGET ?= mistral-7b-v0.3-synthetic
 DEVICE ?= cuda

@@ -32,7 +32,10 @@ def _configure_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    # Imported here, so that only this command pays for scipy and jsonschema.
+    # Imported here, so that only this command pays for scipy and jsonschema, and before any file is read, so that a
+    # missing one is reported whatever the files hold.
+    import scipy.stats  # noqa: F401
+
     from harness.report.changes import changes_markdown
     from harness.report.compare_runs import IncomparableRunsError, compare
     from harness.report.schema import DocumentError, read_document

@@ -3,7 +3,7 @@
 Weights, adapter, gradients and optimizer state are exact. Activations follow what autograd keeps of transformers'
 Mistral and Llama layers with PEFT's LoRA around each projection (transformers 5.23, peft 0.21, bitsandbytes 0.50); a
 test holds the formula against the tensors really saved on a CPU; that of fused attention on CUDA came within 8 % of
-what was recorded of lean on an H200 (docs/gpu.md).
+what was recorded of lean on an H200 (docs/results.md).
 The constants for allocators and caches were fitted to measured runs after the fact, not derived; each says to which.
 
 Not counted: loading, whose peak lies below training's for every target, and the data loader's worker processes.

@@ -13,6 +13,8 @@ from pipeline.run_folder import RunFolder
 from tests.smoke.gate import acceptance, results
 from tests.support import VERBOSITY
 
+pytestmark = pytest.mark.slow
+
 TARGET = "smollm2-135m"
 EXAMPLE_COUNT = 48
 """Twice over, in windows of four: 24 steps, about a minute on two cores."""
@@ -26,7 +28,7 @@ CRITERIA = (
     "deployment.generate_endpoint",
     "deployment.error_handling",
 )
-"""Of the gate, what so short a training can be held to; style, quality and speed take the whole one."""
+"""Of the gate, what so short a training can be held to; style, quality and speed take the complete one."""
 
 
 @pytest.fixture(scope="module")

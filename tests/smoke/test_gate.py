@@ -1,4 +1,4 @@
-"""The whole gate on the tiny target in a process of its own: trained, served, measured, decided."""
+"""The gate on the tiny target in a process of its own: trained, served, measured, decided."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ QUALITY_CRITERIA = {
 }
 
 
+QUICK_FILES = ("test_training.py", "test_server.py", "test_deployment.py")
+"""Without style and load, for which a model that never ends its answers computes half a minute."""
+JUDGED_QUICKLY = RESOURCE_CRITERIA - {"training.duration", "style.generation_speed", "deployment.under_load"}
+"""Speed is left to the complete run, too: that of sixteen examples is the machine's load."""
+
+
 @pytest.fixture(scope="module")
 def tiny_acceptance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     folder = tmp_path_factory.mktemp("acceptance")
@@ -46,11 +52,21 @@ def tiny_acceptance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int
     return folder, acceptance(*marks, "--acceptance-dir", str(folder), junit)
 
 
+def test_a_finished_run_is_judged(tiny_run: RunFolder, tmp_path: Path) -> None:
+    marks = ["-m", "embedded and not snapshot", "--target", "tiny-mistral", f"--run-dir={tiny_run.path}"]
+    status = acceptance(*marks, "--acceptance-dir", str(tmp_path), tests=QUICK_FILES)
+    outcomes = {name: result["outcome"] for name, result in results(tmp_path, "tiny-mistral").items()}
+    assert {name: outcomes[name] for name in JUDGED_QUICKLY} == dict.fromkeys(JUDGED_QUICKLY, "PASS")
+    assert status == 11
+
+
+@pytest.mark.slow
 def test_every_resource_criterion_passes_on_random_weights(tiny_acceptance: tuple[Path, int]) -> None:
     outcomes = {name: result["outcome"] for name, result in results(tiny_acceptance[0], "tiny-mistral").items()}
     assert {name: outcomes[name] for name in RESOURCE_CRITERIA} == dict.fromkeys(RESOURCE_CRITERIA, "PASS")
 
 
+@pytest.mark.slow
 def test_random_weights_are_never_accepted(tiny_acceptance: tuple[Path, int]) -> None:
     folder, status = tiny_acceptance
     outcomes = {name: result["outcome"] for name, result in results(folder, "tiny-mistral").items()}
@@ -59,6 +75,7 @@ def test_random_weights_are_never_accepted(tiny_acceptance: tuple[Path, int]) ->
     assert json.loads((folder / "acceptance.json").read_text())["decision"] == "INCOMPLETE"
 
 
+@pytest.mark.slow
 def test_the_evidence_is_left_behind(tiny_acceptance: tuple[Path, int]) -> None:
     folder, _ = tiny_acceptance
     assert "training.gpu_memory" in (folder / "report.html").read_text()
@@ -66,6 +83,7 @@ def test_the_evidence_is_left_behind(tiny_acceptance: tuple[Path, int]) -> None:
     assert "measured.peak_memory_gib" in properties
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_doctor_found_and_names_no_folder(tiny_acceptance: tuple[Path, int]) -> None:
     folder, _ = tiny_acceptance
     doctor = json.loads((folder / "acceptance.json").read_text())["provenance"]["doctor"]
@@ -91,6 +109,7 @@ def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> N
     assert found["deployment.server_starts"]["outcome"] == "NOT_RUN"
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_golden_path_is_incomplete_and_says_so(tmp_path: Path) -> None:
     import torch
 

@@ -73,7 +73,9 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def checked(command: list[str]) -> None:
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    # With PYTHONPATH, pip takes a checkout that was installed from for the installed project.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 

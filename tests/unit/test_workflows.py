@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
-from importlib.metadata import files
 from pathlib import Path
 
 import pytest
@@ -27,18 +25,10 @@ def test_actions_are_pinned_by_commit_and_may_only_read(name: str) -> None:
     assert ": write" not in TEXTS[name]
 
 
-def test_the_linter_finds_nothing() -> None:
-    (zizmor,) = (file.locate() for file in files("zizmor") or () if file.name == "zizmor")
-    linted = subprocess.run(
-        [str(zizmor), "--offline", "--quiet", *WORKFLOWS], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert linted.returncode == 0, linted.stdout + linted.stderr
-
-
-def test_smoke_runs_the_readmes_commands_on_every_supported_python() -> None:
+def test_smoke_runs_the_complete_suite_and_the_pins_on_every_supported_python() -> None:
     (make,) = re.findall(r"make: \[(.*)\]", TEXTS["smoke"])
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert make.split(", ") == ["test", "test-golden"]
+    assert make.split(", ") == ["test-all", "test-golden"]
     assert all(f"\n{target}:" in makefile for target in make.split(", "))
     (pythons,) = re.findall(r"python: \[(.*)\]", TEXTS["smoke"])
     oldest = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]

@@ -33,6 +33,16 @@ def passing_measures(criterion_id: str) -> dict[str, bool | float | Proportion]:
     return {bound.measure: passing_value(bound) for bound in DOCUMENTED[criterion_id].bounds}
 
 
+def run_in_processes(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run pytest in a process of its own with the plugins under test alone.
+
+    To import every installed plugin, in it and in each of its workers, takes three seconds.
+    """
+    pytester._monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    plugins = ("-p", "xdist", "-p", "syrupy", "-p", "harness.plugin", "-p", "no:cacheprovider")
+    return pytester.runpytest_subprocess(*plugins, *arguments)
+
+
 class Project:
     """A generated project with one passing test per documented criterion."""
 
@@ -53,7 +63,7 @@ class Project:
     def run_in_processes(self, *arguments: str) -> pytest.RunResult:
         """Write the project and run pytest in it, in a process of its own, so that it can have workers."""
         self.write()
-        return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        return run_in_processes(self.pytester, *arguments)
 
     def write(self) -> None:
         """Write the conftest and the criterion tests."""

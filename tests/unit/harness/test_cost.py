@@ -52,9 +52,10 @@ def test_a_run_without_criteria_loads_nothing_heavy(pytester: pytest.Pytester) -
 @pytest.mark.parametrize("arguments", [(), ("-q",), ("-v",), ("-n", "1")])
 def test_a_suite_without_criteria_looks_the_same(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
     pytester.makepyfile(test_suite=SUITE)
+    pytester._monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # a second and more of imports each
     shown, written = [], []
-    for plugin in (("-p", "no:harness.plugin"), ()):
-        result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, *plugin)
+    for plugin in ((), ("-p", "harness.plugin")):
+        result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "xdist", *arguments, *plugin)
         assert result.ret == 1
         lines = [*result.stdout.lines, *result.stderr.lines]
         # pytest itself lists the distributions whose plugins it loaded.

@@ -121,7 +121,7 @@ def test_as_many_answers_as_questions() -> None:
         "Twice:\n```\na\n```\nthen\n```\nb\n```\n",
     ],
 )
-def test_whole_texts_end_as_a_sentence(text: str) -> None:
+def test_complete_texts_end_as_a_sentence(text: str) -> None:
     assert ends_as_a_sentence(text)
 
 

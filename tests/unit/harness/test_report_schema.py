@@ -30,7 +30,7 @@ def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
-def test_whole_documents_are_valid() -> None:
+def test_complete_documents_are_valid() -> None:
     validate(accepted_document())
     validate(rejected_document())
     validate({**rejected_document(), "changes": changes_since(accepted_document(), rejected_document())})

@@ -71,7 +71,7 @@ def test_every_recording_has_its_place(tmp_path: Path) -> None:
     assert "Alone." in text
 
 
-def test_token_changes_are_in_order_and_whole() -> None:
+def test_token_changes_are_in_order_and_complete() -> None:
     old, new = [7] * 300 + [1, 2], [7] * 300 + [2, 3]
     assert token_changes(old, new) == [
         ("equal", " ".join(["7"] * 300)),

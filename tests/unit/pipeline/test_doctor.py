@@ -155,7 +155,7 @@ def test_a_cpu_build_of_torch_cannot_use_the_gpu(monkeypatch: pytest.MonkeyPatch
     assert "is a CPU build" in finding.detail
 
 
-def test_a_taken_port_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -164,7 +164,7 @@ def test_a_taken_port_is_told() -> None:
     assert machine.check_port(port).level == "OK"
 
 
-def test_an_environment_variable_of_the_users_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_of_the_users_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in GOLDEN_VARIABLES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "1")
@@ -177,7 +177,7 @@ def test_an_environment_variable_of_the_users_is_told(monkeypatch: pytest.Monkey
     assert findings["environment.CUDA_VISIBLE_DEVICES"].detail.startswith("not set")
 
 
-def test_little_memory_and_a_full_disk_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_memory_and_a_full_disk_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "GIB", 2**60)
     assert machine.check_memory().level == "WARN"
     cache, results = machine.check_disks()
@@ -199,7 +199,7 @@ def mistral_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_whole_base_model_is_named_by_the_digest_of_its_index(mistral_folder: Path) -> None:
+def test_a_complete_base_model_is_named_by_the_digest_of_its_index(mistral_folder: Path) -> None:
     first = models.check_base_model()
     assert first.level == "OK"
     assert "2 files" in first.detail
@@ -219,7 +219,7 @@ def test_a_whole_base_model_is_named_by_the_digest_of_its_index(mistral_folder: 
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
     ],
 )
-def test_a_base_model_that_is_not_whole_stands_in_the_way(damage: Any, text: str, mistral_folder: Path) -> None:
+def test_an_incomplete_base_model_stands_in_the_way(damage: Any, text: str, mistral_folder: Path) -> None:
     damage(mistral_folder)
     finding = models.check_base_model()
     assert (finding.level, finding.blocks_golden) == ("WARN", True)
@@ -227,7 +227,7 @@ def test_a_base_model_that_is_not_whole_stands_in_the_way(damage: Any, text: str
     assert finding.remedy
 
 
-def test_a_tokenizer_of_another_model_is_told(mistral_folder: Path) -> None:
+def test_a_tokenizer_of_another_model_is_reported(mistral_folder: Path) -> None:
     settings = json.loads((mistral_folder / "tokenizer_config.json").read_text())
     doubled = "{{ bos_token }}" + settings["chat_template"]
     (mistral_folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": doubled}))
@@ -237,12 +237,12 @@ def test_a_tokenizer_of_another_model_is_told(mistral_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [0.151, float("nan"), 1.4])
-def test_a_wrong_4bit_product_is_told(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_4bit_product_is_reported(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arithmetic, "relative_error", lambda device: error)
     assert arithmetic.check_bitsandbytes()[0].level == "FAIL"
 
 
-def test_a_backend_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_breaks_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(device: object) -> float:
         raise RuntimeError("no kernel\nfor this")
 

@@ -139,7 +139,7 @@ def test_a_duplicate_is_found_across_files(tmp_path: Path) -> None:
         read_examples(tmp_path)
 
 
-def test_all_problems_are_told_at_once_and_counted(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_and_counted(tmp_path: Path) -> None:
     rows = [TERSE, VERBOSE, *(message(1, content="") for _ in range(25))]
     with pytest.raises(PipelineError) as error:
         read_examples(write(tmp_path / "rows.jsonl", *rows))

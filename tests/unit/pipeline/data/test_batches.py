@@ -87,7 +87,7 @@ def test_the_order_is_a_shuffle_that_the_seed_decides() -> None:
         assert sorted(first) == list(range(50)) != first
 
 
-def test_every_pass_is_shuffled_anew_and_the_first_does_not_depend_on_the_rest() -> None:
+def test_every_pass_is_shuffled_again_and_the_first_does_not_depend_on_the_rest() -> None:
     styles, window = ["terse", "verbose"] * 24, {"accumulation_steps": 4, "stratify_windows": True}
     once, twice = (in_order(training_batches(styles, [1] * 48, config(epochs=passes, **window))) for passes in (1, 2))
     first, second = twice[:48], twice[48:]

@@ -42,7 +42,7 @@ def test_a_pair_is_two_examples_of_one_line(tmp_path: Path) -> None:
     ]
 
 
-def test_the_recognised_format_is_told(tmp_path: Path) -> None:
+def test_the_recognised_format_is_reported(tmp_path: Path) -> None:
     for name, row in (("chat messages", TERSE), ("prompt and completion", COMPLETION), ("pairs", PAIR)):
         (source,) = find_sources(write(tmp_path / "d.jsonl", row))
         assert source.format.name == name

@@ -73,7 +73,7 @@ def test_of_many_at_once_each_gets_its_own_answer(
     assert (stats.in_flight, stats.finished, stats.failed, stats.cancelled) == (0, len(expected), 0, 0)
 
 
-def test_pieces_come_one_after_the_other_and_join_to_the_text(engine: Engine) -> None:
+def test_deltas_come_one_after_the_other_and_join_to_the_text(engine: Engine) -> None:
     limits = GenerationConfig(min_new_tokens=96, max_new_tokens=96)
     ticket = engine.submit(request(limits=limits))
     pieces = list(ticket.deltas())

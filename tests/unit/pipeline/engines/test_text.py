@@ -18,12 +18,12 @@ from pipeline.generation.generate import answer_text
         (["", " ", "\n"], ["", "", ""]),
     ],
 )
-def test_pieces_end_at_the_ends_of_words(texts: list[str], pieces: list[str]) -> None:
+def test_deltas_end_at_the_ends_of_words(texts: list[str], pieces: list[str]) -> None:
     cutter = TextDeltas()
     assert [cutter.next(text) for text in texts] == pieces
 
 
-def test_pieces_of_any_tokens_are_the_beginning_of_the_text(tiny_tokenizer: Any) -> None:
+def test_deltas_of_any_tokens_are_the_beginning_of_the_text(tiny_tokenizer: Any) -> None:
     draw = random.Random(0)
     for _ in range(50):
         answer = [draw.randrange(3, len(tiny_tokenizer)) for _ in range(40)]

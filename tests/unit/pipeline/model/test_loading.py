@@ -82,7 +82,7 @@ def test_lean_trains_lora_and_the_two_rows_only(tiny_folder: Path, tiny_tokenize
     assert len(trainable) - 1 == 2 * 7 * SHAPES[TINY.name].layers
 
 
-def test_golden_trains_embeddings_and_head_whole(tiny_folder: Path, tiny_tokenizer: Any) -> None:
+def test_golden_trains_all_of_embeddings_and_head(tiny_folder: Path, tiny_tokenizer: Any) -> None:
     adapted = attach_adapter(
         fresh_base(tiny_folder, tiny_tokenizer), tiny_tokenizer, hardware_preset(PRESETS["golden"], "cpu")
     )

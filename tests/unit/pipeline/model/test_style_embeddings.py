@@ -42,7 +42,7 @@ def vectors_and_gradient(embed: Any, layer: Any, ids: torch.Tensor) -> tuple[tor
     return vectors.detach(), rows.grad
 
 
-def test_rows_and_their_gradient_are_those_of_the_whole_matrix(layer: Any, ids: torch.Tensor) -> None:
+def test_rows_and_their_gradient_are_those_of_the_full_matrix(layer: Any, ids: torch.Tensor) -> None:
     vectors, gradient = vectors_and_gradient(layer, layer, ids)
     expected_vectors, expected_gradient = vectors_and_gradient(
         lambda x: TrainableTokensLayer.forward(layer, x), layer, ids
@@ -52,7 +52,7 @@ def test_rows_and_their_gradient_are_those_of_the_whole_matrix(layer: Any, ids: 
     assert torch.allclose(gradient, expected_gradient, rtol=1e-2)
 
 
-def test_the_whole_matrix_is_not_copied(layer: Any, ids: torch.Tensor) -> None:
+def test_the_full_matrix_is_not_copied(layer: Any, ids: torch.Tensor) -> None:
     saved: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -150,9 +150,10 @@ def test_checkpointing_keeps_one_hidden_state_per_layer() -> None:
 
 
 def test_the_tiny_run_needs_what_was_planned(tmp_path: Path) -> None:
-    in_a_process("train", "--target", TINY.name, "--output", str(tmp_path / "run"))
+    few = ("--target", TINY.name, "--max-examples", "32")
+    in_a_process("train", *few, "--output", str(tmp_path / "run"))
     real_gib = RunFolder(tmp_path / "run").read_record()["peak_memory"]["rss_gib"]
-    assert planned_gib(in_a_process("plan", "--target", TINY.name)) == pytest.approx(real_gib, rel=TOLERANCE)
+    assert planned_gib(in_a_process("plan", *few)) == pytest.approx(real_gib, rel=TOLERANCE)
 
 
 def test_the_recorded_embedded_run_needs_what_was_planned() -> None:
@@ -290,6 +291,6 @@ def test_a_shape_that_is_not_known_is_refused(change: dict[str, Any], message: s
 def test_peak_memory_is_of_this_program_and_not_of_the_one_that_started_it() -> None:
     ballast = bytearray(512 * 1024**2)
     ballast[::4096] = b"x" * len(ballast[::4096])
-    code = "from pipeline.planning.devices import peak_resident_bytes; print(peak_resident_bytes())"
+    code = "from pipeline.memory import peak_resident_bytes; print(peak_resident_bytes())"
     own = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert int(own) < 200 * 1024**2 < len(ballast)

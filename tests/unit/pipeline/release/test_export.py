@@ -26,7 +26,7 @@ from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
 from tests.support import tiny_request
 
-README = Path(__file__).resolve().parents[4] / "README.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "pipeline.md"
 PROOF = Proof(12, 500, 0.0, 0.01, 0.1, 0.5)
 
 
@@ -99,10 +99,10 @@ def test_the_cards_own_code_gives_the_trained_models_answer(
     assert 5 * (found - trained).abs().mean() < (found - untrained).abs().mean()
 
 
-def test_the_readmes_code_loads_the_adapter_on_the_plain_base(
+def test_the_pages_code_loads_the_adapter_on_the_plain_base(
     exported: Path, tiny_folder: Path, trained_and_untrained: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    code = code_block(README, "PeftModel").replace("exports/first", str(exported)).replace("BASE", str(tiny_folder))
+    code = code_block(PAGE, "PeftModel").replace("exports/first", str(exported)).replace("BASE", str(tiny_folder))
     found = printed(run_code(code + PRINT_LOGITS, exported.parent))
     trained, untrained = trained_and_untrained
     assert 5 * (found - trained).abs().mean() < (found - untrained).abs().mean()
@@ -151,7 +151,7 @@ def test_no_4bit_settings_and_no_adapter_names_are_left(exported: Path) -> None:
     assert not (exported / "adapter" / "README.md").exists()
 
 
-def test_a_golden_adapter_is_merged_with_its_whole_embeddings(tmp_path: Path) -> None:
+def test_a_golden_adapter_is_merged_with_its_embeddings(tmp_path: Path) -> None:
     train(tiny_request(tmp_path / "run", "golden", accumulation_steps=4, learning_rate=2e-2))
     proof = export(RunFolder(tmp_path / "run"), tmp_path / "model", dtype="bfloat16")
     assert proof.holds

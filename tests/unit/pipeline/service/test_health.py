@@ -44,7 +44,7 @@ def test_before_the_model_is_there_the_service_says_so() -> None:
     assert client.post("/generate", json={"prompt": "Why?"}).status_code == 200
 
 
-def test_while_draining_new_requests_are_refused_and_the_process_lives() -> None:
+def test_while_draining_new_requests_are_refused_and_the_process_stays_alive() -> None:
     served = Served()
     served.service.drain()
     assert states(served.client) == [(503, "draining"), (503, "draining"), (200, "draining")]

@@ -158,7 +158,7 @@ def events_of(response: Any) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_a_stream_is_pieces_and_then_the_documented_answer(served: Served) -> None:
+def test_a_stream_is_deltas_and_then_the_documented_answer(served: Served) -> None:
     response = served.client.post("/generate", json={"prompt": "Why? 🙂", "style": "verbose", "stream": True})
     assert response.mimetype == "text/event-stream"
     *pieces, (last, answer) = events_of(response)

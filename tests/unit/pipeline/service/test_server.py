@@ -117,7 +117,7 @@ def test_a_taken_port_is_named() -> None:
     ("host", "expected"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("192.0.2.1", False)],
 )
-def test_loopback_is_told_from_the_world(host: str, expected: bool) -> None:
+def test_loopback_is_distinguished_from_other_addresses(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 

@@ -74,7 +74,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_frees_its_place(served: 
     assert eventually(lambda: served.engine.stats().in_flight == 0)
 
 
-def test_a_piece_is_sent_before_the_next_one_is_there(served: Served, url: str) -> None:
+def test_a_delta_is_sent_before_the_next_one_exists(served: Served, url: str) -> None:
     served.engine.hold = True
     with requests.Session() as session:
         threading.Thread(target=lambda: eventually(lambda: _begin(served, "Because")), daemon=True).start()

@@ -246,7 +246,7 @@ def test_tensorboard_shows_the_losses_of_the_metrics(tiny_run: RunFolder, tmp_pa
     assert not tiny_run.tensorboard.exists()
 
 
-def test_a_missing_tensorboard_is_told_before_anything_is_loaded(
+def test_a_missing_tensorboard_is_reported_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

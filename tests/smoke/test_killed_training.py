@@ -1,4 +1,4 @@
-"""Training that is killed at random moments ends as if it had never been."""
+"""Training that is killed at random calls, and resumed, ends with the adapter of a run that was never killed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pipeline.run_folder import RunFolder
 KILLS = 20
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_nothing(tiny_run: RunFolder, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.smoke.mortal", str(tmp_path), str(KILLS)]
-    lived = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert lived.returncode == 0, lived.stderr[-2000:]
-    assert f"{KILLS} kills" in lived.stdout
+    command = [sys.executable, "-m", "tests.smoke.killed_training", str(tmp_path), str(KILLS)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert f"{KILLS} kills" in finished.stdout
     runs = [RunFolder(path) for path in sorted(tmp_path.glob("run-*"))]
     assert runs
     straight = load_file(tiny_run.adapter / "adapter_model.safetensors")

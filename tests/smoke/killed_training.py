@@ -1,7 +1,8 @@
-"""Training that is killed at random moments, and started again, until it was killed often enough.
+"""Training that is killed at random calls, and started again, until it was killed often enough.
 
-``python -m tests.smoke.mortal WORK KILLS`` leaves finished runs in WORK and prints how many kills they survived. Every
-life is a process of its own, forked from one that has imported what it needs and has computed nothing yet.
+``python -m tests.smoke.killed_training WORK KILLS`` leaves finished runs in WORK and prints how many kills they
+survived. Every attempt is a process of its own, forked from one that has imported what it needs and has computed
+nothing yet.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from pipeline.training.trainer import StepRecordingTrainer
 from tests.support import tiny_request
 
 SEED = 0
-MOMENTS = 40
-"""More than the moments of one whole run, so that some lives reach its end."""
+MAX_CALLS = 40
+"""More than the calls of one complete run, so that some attempts reach its end."""
 
 
-def live(output: Path, last_moment: int) -> None:
-    """Train, but die by SIGKILL at a moment: before a micro-batch, a file of the trainer's, a mark or a renaming."""
+def train_until_killed(output: Path, fatal_call: int) -> None:
+    """Train, but die by SIGKILL at a call: before a micro-batch, a file of the trainer's, a mark or a renaming."""
     seen = 0
 
-    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
+    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
             nonlocal seen
             seen += 1
-            if seen == last_moment:
+            if seen == fatal_call:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **keywords)
 
@@ -47,20 +48,20 @@ def live(output: Path, last_moment: int) -> None:
         (os, "replace"),
     )
     for owner, name in places:
-        setattr(owner, name, mortal(getattr(owner, name)))
+        setattr(owner, name, killing(getattr(owner, name)))
     train(tiny_request(output, accumulation_steps=1))
 
 
 def main() -> int:
-    """Exit status 1 when a life ended otherwise than by being killed or by finishing its run."""
+    """Exit status 1 when an attempt ended otherwise than by being killed or by finishing its run."""
     work, wanted = Path(sys.argv[1]), int(sys.argv[2])
     generator = random.Random(SEED)
     kills = finished = 0
     while kills < wanted or (work / f"run-{finished}").exists():
-        moment = generator.randint(1, MOMENTS) if kills < wanted else 0
+        fatal_call = generator.randint(1, MAX_CALLS) if kills < wanted else 0
         child = os.fork()
         if child == 0:
-            live(work / f"run-{finished}", moment)
+            train_until_killed(work / f"run-{finished}", fatal_call)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
