@@ -289,3 +289,8 @@ def with_compute_dtype(preset: Preset, dtype: Literal["bfloat16", "float32"]) ->
         quantization=dataclasses.replace(preset.quantization, compute_dtype=dtype),
         training=dataclasses.replace(preset.training, bf16=dtype == "bfloat16"),
     )
+
+
+def with_padding_free(preset: Preset, padding_free: bool) -> Preset:
+    """The preset with packed rows or with padded micro-batches."""
+    return dataclasses.replace(preset, training=dataclasses.replace(preset.training, padding_free=padding_free))

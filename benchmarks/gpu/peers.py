@@ -158,12 +158,14 @@ def main() -> int:
     from importlib.metadata import version
 
     losses = [float(row["loss"]) for row in trainer.state.log_history if "loss" in row]
+    from benchmarks.gpu.origin import origin
+
     figures = {
+        **origin(),
         "peer": options.peer,
         "version": version(options.peer),
         "examples_per_s": WINDOW * (len(times) - WARM_STEPS) / (times[-1] - times[WARM_STEPS - 1]),
         "driver_gib": (total - free) / 2**30,
-        "gpu": torch.cuda.get_device_name(0),
         "losses": losses,
     }
     write_json(options.output, figures)

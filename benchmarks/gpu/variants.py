@@ -20,10 +20,10 @@ from pipeline.model.base_models import base_model_folder
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.model.tokenizer import load_tokenizer
+from pipeline.training.collation import packed_tensors, padded_tensors
 from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
 from pipeline.training.packed_model import PackedModel
 from pipeline.training.packed_step import PackedStep
-from pipeline.training.train import _packed_tensors, _tensors
 
 WINDOWS = 64
 """Windows of the shipped data that the steps take in turn."""
@@ -108,7 +108,7 @@ class Variants:
             free, total = torch.cuda.mem_get_info()
             figures["driver_gib"] = (total - free) / GIB
             figures["allocated_gib"] = torch.cuda.max_memory_allocated() / GIB
-        figures["profile"] = profiled(self._device, lambda: [step(window) for window in windows[4:6]] and None, 2)
+        figures["profile"] = profiled(self._device, lambda: step(windows[4]), 1)
         return figures
 
     def _gradient(self) -> dict[str, float]:
@@ -129,7 +129,7 @@ class Variants:
         training = replace(self._training, micro_batch_size=size, accumulation_steps=16 // size)
         batches = training_batches(self._styles, self._lengths, training)
         self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        tensors = [_tensors([self._data[i] for i in batch], self._tokenizer.pad_token_id, 8) for batch in batches]
+        tensors = [padded_tensors([self._data[i] for i in batch], self._tokenizer.pad_token_id, 8) for batch in batches]
         moved = [self._moved(batch) for batch in tensors]
 
         def take(batch: Any, window: Any) -> Any:
@@ -145,7 +145,7 @@ class Variants:
         batches = packed_batches(self._styles, self._lengths, self._training, 1)
         lengths = row_lengths(batches, self._lengths)
         rows = [
-            self._moved(_packed_tensors([self._data[i] for i in batch], self._tokenizer.pad_token_id, lengths, 16))
+            self._moved(packed_tensors([self._data[i] for i in batch], self._tokenizer.pad_token_id, lengths, 16))
             for batch in batches
         ]
         counts = {id(row): int((row["labels"] != -100).sum()) for row in rows}

@@ -151,15 +151,31 @@ def packed_batches(
 ) -> list[list[int]]:
     """As ``training_batches``, but each window cut into ``parts`` rows of about as many tokens."""
     whole = dataclasses.replace(training, micro_batch_size=training.window_examples, accumulation_steps=1)
-    batches = []
-    for window in training_batches(styles, lengths, whole):
-        total, before = sum(lengths[index] for index in window), 0
-        rows: list[list[int]] = [[] for _ in range(min(parts, len(window)))]
-        for index in window:
-            rows[min(before * len(rows) // total, len(rows) - 1)].append(index)
-            before += lengths[index]
-        batches += [row for row in rows if row]
-    return batches
+    return [row for window in training_batches(styles, lengths, whole) for row in _rows(window, lengths, parts)]
+
+
+def _rows(window: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Cut a window into ``parts`` rows, none of them empty, the longest as short as that allows."""
+    count = min(parts, len(window))
+    longest, total = max(lengths[index] for index in window), sum(lengths[index] for index in window)
+    budget = bisect_left(
+        range(longest, total), True, key=lambda tokens: len(_filled(window, lengths, 1, tokens)) <= count
+    )
+    return _filled(window, lengths, count, longest + budget)
+
+
+def _filled(window: Sequence[int], lengths: Sequence[int], at_least: int, budget_tokens: int) -> list[list[int]]:
+    """Rows filled one after the other up to the budget, examples kept back so that there are ``at_least`` so many."""
+    rows: list[list[int]] = []
+    tokens = 0
+    for place, index in enumerate(window):
+        left = len(window) - place
+        if not rows or tokens + lengths[index] > budget_tokens or left <= at_least - len(rows):
+            rows.append([])
+            tokens = 0
+        rows[-1].append(index)
+        tokens += lengths[index]
+    return rows
 
 
 def row_lengths(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[int]:

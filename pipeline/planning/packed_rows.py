@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,17 @@ class PackedRows:
 
     Attributes:
         rows_per_window: Rows, each a micro-batch, behind one optimizer step.
-        row_lengths: The lengths of rows, in tokens; each gets a recorded pass of its own.
+        row_lengths: The lengths that rows have, in tokens; each gets a recorded pass of its own.
+        row_tokens: The length of each row of the run, what fills it included.
         checkpointed_layers: Layers that are computed again in the backward pass.
-        peak_bytes: The estimated peak by the driver.
+        components: Estimated bytes of each component at the peak, which is in the backward pass.
     """
 
     rows_per_window: int
     row_lengths: Sequence[int]
+    row_tokens: Sequence[int]
     checkpointed_layers: int
-    peak_bytes: int
+    components: Mapping[str, int]
 
 
 def plan_rows(needs: Needs, data: Any, available_bytes: int) -> PackedRows:
@@ -46,16 +48,17 @@ def plan_rows(needs: Needs, data: Any, available_bytes: int) -> PackedRows:
     training, layers = needs.preset.training, needs.shape.layers
     limit_bytes = min(available_bytes, int(training.memory_limit_gib * GIB))
     styles, lengths = list(data["style"]), list(data["length"])
-    plan = None
     for rows in range(1, training.window_examples + 1):
-        allowed = row_lengths(packed_batches(styles, lengths, training, rows), lengths)
+        batches = packed_batches(styles, lengths, training, rows)
+        allowed = row_lengths(batches, lengths)
         for checkpointed in range(layers + 1):
-            peak_bytes = sum(packed_components(needs, allowed, checkpointed).values())
-            plan = PackedRows(rows, allowed, checkpointed, peak_bytes)
-            if peak_bytes <= limit_bytes:
-                return plan
-    assert plan is not None
-    return plan
+            components = packed_components(needs, allowed, checkpointed)
+            fits = sum(components.values()) <= limit_bytes
+            if fits or (rows == training.window_examples and checkpointed == layers):
+                totals = [sum(lengths[index] for index in batch) for batch in batches]
+                row_tokens = [min(length for length in allowed if length >= total) for total in totals]
+                return PackedRows(rows, allowed, row_tokens, checkpointed, components)
+    raise AssertionError("a window holds at least one example")
 
 
 def packed_components(needs: Needs, allowed: Sequence[int], checkpointed: int) -> dict[str, int]:

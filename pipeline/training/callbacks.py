@@ -85,7 +85,7 @@ class StepMetrics(TrainerCallback):
         """Mark the checkpoint as whole; one without the mark is never resumed from."""
         wait_for_processes()  # each writes its own random state
         if is_first_process():
-            self._run.mark_whole(self._run.checkpoints / f"checkpoint-{state.global_step}")
+            self._run.mark_complete(self._run.checkpoints / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

@@ -1,7 +1,7 @@
 """Frozen 4-bit projections with LoRA, as few kernels as they need: the padding-free path's forward and backward passes.
 
 PEFT's layer casts its input and both factors, copies the base's output and adds LoRA's to the copy. Here the factors
-have copies in the base's arithmetic (``LoraGroup.refresh``; the trained tensors stay float32), projections of one input
+have copies in the base's arithmetic (``LoraGroup.copies``; the trained tensors stay float32), projections of one input
 share one product with their stacked A, and LoRA's output is added inside the product that makes it. Each 4-bit matrix
 is dequantised once per pass. Dropout is not supported.
 """
@@ -43,7 +43,7 @@ class LoraGroup:
 
     def copies(self) -> list[Tensor]:
         """The working copies, in the order of ``trained``."""
-        parts = self.stacked_a.split(self.rank)
+        parts = torch.split(self.stacked_a, self.rank)
         return [copy for pair in zip(parts, self.factors_b, strict=True) for copy in pair]
 
     def weight(self, index: int) -> Tensor:
@@ -56,7 +56,7 @@ class LoraGroup:
         """LoRA's inner values (tokens, projections x rank), and the outputs, of ``inputs`` (tokens, width)."""
         inner = functional.linear(inputs, self.stacked_a)
         outputs = []
-        for index, (part, b) in enumerate(zip(inner.split(self.rank, dim=1), self.factors_b, strict=True)):
+        for index, (part, b) in enumerate(zip(torch.split(inner, self.rank, 1), self.factors_b, strict=True)):
             output = functional.linear(inputs, self.weight(index))
             outputs.append(output.addmm_(part, b.t(), alpha=self.scale))
         return inner, outputs
@@ -65,14 +65,14 @@ class LoraGroup:
         """Gradients of ``inputs`` and, in the order of ``trained``, of the factors."""
         parts, gradient = [], torch.empty(0)
         gradients_b = []
-        for index, (part, b) in enumerate(zip(inner.split(self.rank, dim=1), self.factors_b, strict=True)):
+        for index, (part, b) in enumerate(zip(torch.split(inner, self.rank, 1), self.factors_b, strict=True)):
             flow, weight = flowing[index], self.weight(index)
             gradient = torch.mm(flow, weight) if index == 0 else gradient.addmm_(flow, weight)
             gradients_b.append(torch.mm(flow.t(), part).mul_(self.scale))
             parts.append(torch.mm(flow, b))
         flowing_inner = torch.cat(parts, dim=1).mul_(self.scale)
         gradient.addmm_(flowing_inner, self.stacked_a)
-        gradients_a = torch.mm(flowing_inner.t(), inputs).split(self.rank)
+        gradients_a = torch.split(torch.mm(flowing_inner.t(), inputs), self.rank)
         return gradient, [factor for pair in zip(gradients_a, gradients_b, strict=True) for factor in pair]
 
 

@@ -30,7 +30,8 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *flowing: Tensor) -> tuple[Tensor, None, None]:
-        return _rotate(flowing[0], *ctx.saved_tensors, -1), None, None
+        cosine, sine = ctx.saved_tensors
+        return _rotate(flowing[0], cosine, sine, -1), None, None
 
 
 def _rotate(vectors: Tensor, cosine: Tensor, sine: Tensor, direction: int) -> Tensor:
@@ -52,8 +53,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest_t
     positions = torch.arange(query.shape[0], device=query.device)
     example = torch.bucketize(positions, starts[1:], right=True)
     seen = (example.unsqueeze(1) == example) & (positions.unsqueeze(1) >= positions)
-    heads_first = [part.transpose(0, 1).unsqueeze(0) for part in (query, key, value)]
-    return functional.scaled_dot_product_attention(*heads_first, attn_mask=seen, enable_gqa=True)[0].transpose(0, 1)
+    query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
+    masked = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, enable_gqa=True)
+    return masked[0].transpose(0, 1)
 
 
 class _Layer:
@@ -71,7 +73,7 @@ class _Layer:
     def __call__(self, hidden: Tensor, cosine: Tensor, sine: Tensor, starts: Tensor, longest_tokens: int) -> Tensor:
         """``hidden`` after the layer, shape (tokens, width)."""
         parts = project(_normalized(hidden, self._norms[0]), self._qkv)
-        query, key, value = (part.unflatten(-1, (-1, self._head_size)) for part in parts)
+        query, key, value = (torch.unflatten(part, -1, (-1, self._head_size)) for part in parts)
         query, key = (_Rotation.apply(part, cosine, sine) for part in (query, key))  # type: ignore[no-untyped-call]
         attended = _attend(query, key, value, starts, longest_tokens)
         (output,) = project(attended.flatten(-2), self._output)

@@ -7,6 +7,7 @@ which makes everything that is made only once, and then the pass is recorded for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class PackedStep:
         return loss
 
     def _record(
-        self, like: Mapping[str, Tensor], length: int, pool: tuple[int, int], stream: torch.cuda.Stream
+        self, like: Mapping[str, Tensor], length: int, pool: Any, stream: torch.cuda.Stream
     ) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
         static = {name: like[name].new_zeros(1, length) for name in ROW_TENSORS if name != "starts"}
         static["starts"] = torch.zeros_like(like["starts"])

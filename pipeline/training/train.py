@@ -7,23 +7,20 @@ import dataclasses
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback
 
-from pipeline.compat import checkpointing_arguments, load_to_numbered_cpus, warmup_arguments
+from pipeline.compat import load_to_numbered_cpus
 from pipeline.config import GIB, Preset, Target
-from pipeline.data.batches import IGNORED_LABEL, collate, pack, packed_batches, training_batches
+from pipeline.data.batches import packed_batches, training_batches
 from pipeline.data.store import tokenised
 from pipeline.distributed import (
-    accumulation_per_process,
     is_first_process,
     is_sharded,
-    process_count,
     require_same_sharding,
     require_shardable,
     sum_over_processes,
@@ -51,11 +48,13 @@ from pipeline.training.callbacks import (
     tensorboard_callback,
     termination_asked,
 )
+from pipeline.training.collation import packed_tensors, padded_tensors
 from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
 from pipeline.training.packed_model import PackedModel
 from pipeline.training.packed_step import PackedStep
 from pipeline.training.plot import draw_training
 from pipeline.training.trainer import StepRecordingTrainer
+from pipeline.training.trainer_arguments import trainer_arguments
 
 
 class TrainingStoppedError(PipelineError):
@@ -170,7 +169,7 @@ def _follow(job: _Job) -> dict[str, Any]:
 def _train(job: _Job) -> dict[str, Any]:
     """Load, train and save; returns the run's figures."""
     run, training = job.run, job.preset.training
-    plan = _plan_rows(job) if _packs_rows(job) else None
+    plan = _plan_rows(job) if training.padding_free else None
     model = load_base(job.base_folder, job.preset.quantization, job.request.device)
     run.update(quantization=dataclasses.asdict(quantization_census(model)))
     add_style_rows(model, job.tokenizer)
@@ -203,11 +202,6 @@ class _Packing:
     head: torch.Tensor
 
 
-def _packs_rows(job: _Job) -> bool:
-    """Whether this run goes without padding; several processes, and CPUs, take padded micro-batches."""
-    return job.preset.training.padding_free and job.request.device == "cuda" and process_count() == 1
-
-
 def _plan_rows(job: _Job) -> PackedRows:
     """Rows and checkpointing that keep to the memory that is free now, before anything is loaded."""
     shape = with_vocabulary(MistralShape.of_folder(job.base_folder), len(job.tokenizer))
@@ -224,8 +218,8 @@ def _trainer(model: Any, job: _Job, packing: _Packing | None) -> tuple[StepRecor
     """The trainer, and the examples in the order in which it takes them."""
     training, pad_id, batches = job.preset.training, job.tokenizer.pad_token_id, _batches(job, packing)
     order = [index for batch in batches for index in batch]
-    arguments = _trainer_arguments(job, len(order))
-    step, collator = None, partial(_tensors, pad_id=pad_id, multiple=training.pad_to_multiple)
+    arguments = trainer_arguments(training, job.request.device, job.checkpoints.checkpoints, len(order))
+    step, collator = None, partial(padded_tensors, pad_id=pad_id, multiple=training.pad_to_multiple)
     if packing is not None:
         arguments.gradient_accumulation_steps = packing.plan.rows_per_window
         arguments.gradient_checkpointing = False  # the packed model's own, of as many layers as it has to be
@@ -234,7 +228,7 @@ def _trainer(model: Any, job: _Job, packing: _Packing | None) -> tuple[StepRecor
         packed = PackedModel(model, packing.head, max(lengths), packing.plan.checkpointed_layers)
         step = PackedStep(packed, packing.plan.row_lengths)
         places = max(len(batch) for batch in batches)
-        collator = partial(_packed_tensors, pad_id=pad_id, lengths=packing.plan.row_lengths, places=places)
+        collator = partial(packed_tensors, pad_id=pad_id, row_lengths=packing.plan.row_lengths, places=places)
     trainer = StepRecordingTrainer(
         batches, step, model=model, args=arguments, train_dataset=job.data, data_collator=collator
     )
@@ -274,54 +268,3 @@ def _optimize(model: Any, job: _Job, packing: _Packing | None) -> dict[str, Any]
         "tokens": sum(lengths[index] for index in order),
         "peak_memory": peak_memory(device),
     }
-
-
-def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
-    training, device = job.preset.training, job.request.device
-    together: dict[str, Any] = {}
-    if process_count() > 1:
-        together = {"average_tokens_across_devices": True, "ddp_find_unused_parameters": False}
-        together["accelerator_config"] = {"even_batches": False}  # the processes' micro-batches differ in size
-        together["ddp_backend"] = "gloo" if device == "cpu" else "nccl"
-    return TrainingArguments(
-        output_dir=str(job.checkpoints.checkpoints),
-        per_device_train_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=accumulation_per_process(training, examples),
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.lr_scheduler,
-        num_train_epochs=1,  # the order that the trainer is given holds every pass, each shuffled anew
-        bf16=training.bf16,
-        optim=training.optimizer,
-        logging_steps=training.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=training.save_steps,
-        save_total_limit=training.save_total_limit,
-        dataloader_num_workers=training.loader_workers,
-        dataloader_pin_memory=training.pin_memory,
-        remove_unused_columns=False,
-        seed=training.seed,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-        **together,
-        **warmup_arguments(training.warmup_ratio),
-        **checkpointing_arguments(training.gradient_checkpointing),
-    )
-
-
-def _packed_tensors(
-    batch: Sequence[Mapping[str, Any]], pad_id: int, lengths: Sequence[int], places: int
-) -> dict[str, Any]:
-    packed = pack(batch, pad_id, lengths, places)
-    # The attention kernel reads places as 32-bit integers.
-    starts, tokens = torch.tensor(packed.pop("starts"), dtype=torch.int32), packed.pop("tokens")
-    return {**{name: torch.tensor(rows) for name, rows in packed.items()}, "starts": starts, "tokens": tokens}
-
-
-def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) -> dict[str, Any]:
-    tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id, multiple).items()}
-    # A prompt's logits carry no loss and are as wide as the vocabulary; the last of them predicts the answer's start.
-    before = int((tensors["labels"] != IGNORED_LABEL).any(dim=0).nonzero()[0]) - 1
-    labels = tensors["labels"][:, before:]
-    return {**tensors, "labels": labels, "logits_to_keep": labels.shape[1]}

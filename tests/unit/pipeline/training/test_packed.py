@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pipeline.training.train
-from pipeline.config import PRESETS
+from pipeline.config import PRESETS, Preset, with_padding_free
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.files import TRAINING_DATA
@@ -18,9 +18,10 @@ from pipeline.model.adapter import attach_adapter
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.run_folder import RunFolder
+from pipeline.training.collation import packed_tensors, padded_tensors
 from pipeline.training.packed_model import PackedModel
 from pipeline.training.packed_step import PackedStep
-from pipeline.training.train import _packed_tensors, _tensors, train
+from pipeline.training.train import train
 from tests.support import tiny_request
 
 EXAMPLES = 16
@@ -51,7 +52,7 @@ def flat_gradient(model: Any) -> torch.Tensor:
 
 def plain_accumulation(model: Any, data: Any, pad_id: int) -> tuple[float, torch.Tensor]:
     """One example at a time through the model as PEFT made it."""
-    batches = [_tensors([data[index]], pad_id) for index in range(EXAMPLES)]
+    batches = [padded_tensors([data[index]], pad_id) for index in range(EXAMPLES)]
     labelled = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
     total = 0.0
     model.zero_grad()
@@ -67,7 +68,7 @@ def packed(
 ) -> tuple[float, torch.Tensor]:
     head = model.get_base_model().get_output_embeddings().weight
     step = PackedStep(PackedModel(model, head, 2048, checkpointed), [])
-    batches = [_packed_tensors([data[index] for index in row], pad_id, [2048], EXAMPLES) for row in rows]
+    batches = [packed_tensors([data[index] for index in row], pad_id, [2048], EXAMPLES) for row in rows]
     labelled = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
     model.zero_grad()
     total = sum(step(batch, labelled).item() for batch in batches)
@@ -83,13 +84,16 @@ def test_a_window_gives_the_gradient_of_plain_accumulation(
     packed_loss, packed_gradient = packed(adapted, data, tiny_tokenizer.pad_token_id, rows, checkpointed)
     assert packed_loss == pytest.approx(loss, rel=2e-3)
     difference = (gradient - packed_gradient).norm() / gradient.norm()
-    print(packed_loss, loss, float(difference))
     assert difference < 0.02
 
 
 def packed_run(output: Path, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> RunFolder:
     """Train the tiny target on the padding-free path, which is otherwise a GPU's."""
-    monkeypatch.setattr(pipeline.training.train, "_packs_rows", lambda job: True)
+
+    def packing(preset: Preset, device: str) -> Preset:
+        return with_padding_free(hardware_preset(preset, device), True)
+
+    monkeypatch.setattr(pipeline.training.train, "hardware_preset", packing)
     train(tiny_request(output, max_examples=48, **overrides))
     return RunFolder(output)
 
