@@ -13,8 +13,8 @@ ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 demo: $(READY)
 	$(BIN)/verbosity demo
 
-# In two workers, a test file in one of them. torch computes in one thread of each: OpenMP's helpers of every thread that
-# ever computed, more than the cores, make answers ten times slower.
+# In two workers, each test file in one of them, and torch in one thread of each: OpenMP keeps helper threads for every
+# thread that has computed, and more of them than cores slow every answer down.
 WORKERS ?= 2
 PYTEST_OPTIONS ?=
 SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
@@ -30,8 +30,9 @@ test-all: $(READY) lint
 	$(SUITE_THREADS) $(BIN)/python $(SUITE) $(EVERYTHING)
 
 # What depends on the versions of torch, transformers, peft, accelerate and bitsandbytes, on the golden document's pins; its
-# torch is a CUDA build, and runs on a CPU, too.
-ON_VERSIONS := tests/smoke $(addprefix tests/unit/pipeline/,test_compat.py engines generation model planning release training)
+# torch is a CUDA build, and runs on a CPU, too. There the embedded model trains for minutes: `make versions` does that.
+ON_VERSIONS := $(addprefix tests/smoke/,test_distributed.py test_gate.py test_killed_training.py) \
+	$(addprefix tests/unit/pipeline/,test_compat.py engines generation model planning release training)
 test-golden:
 	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(EVERYTHING) $(ON_VERSIONS)
 
