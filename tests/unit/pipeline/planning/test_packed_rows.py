@@ -61,7 +61,8 @@ def test_lean_is_planned_as_it_trains_on_a_gpu(
     (peak,) = re.findall(r"^peak: ([\d.]+) GiB \(step\)", output, re.MULTILINE)
     assert 11 < float(peak) <= 12
     assert main([*arguments, "rtx-4060"]) == 0
-    assert re.search(r"[2-9] x \d+ tokens a step without padding", capsys.readouterr().out)
+    (again,) = re.findall(r"(\d+) of 32 layers computed again", capsys.readouterr().out)
+    assert int(again) > 24
 
 
 def test_golden_is_planned_with_padding() -> None:
