@@ -8,7 +8,7 @@ ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
 .PHONY: demo docs report-picture test test-all test-durations test-golden test-page abuse lint sabotage data-check curve \
 	bench in-turn versions serving-load serving-peers \
-	overload engine-agreement large-data gpu-acceptance clean
+	overload engine-agreement large-data gpu-acceptance gpu-peers clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -121,6 +121,12 @@ DEVICE ?= cuda
 OPTIONS ?=
 gpu-acceptance: $(READY)
 	$(BIN)/python -m benchmarks.gpu.steps --target $(TARGET) --device $(DEVICE) $(OPTIONS)
+
+# On a GPU: lean and golden beside trl and unsloth, one after the other on one card. On a machine without a package index,
+# benchmarks/gpu/prepare_wheels.sh fetches the wheels elsewhere; those of its folder peers/ go into the folder PEERS_PATH.
+PEERS_PATH ?= peers
+gpu-peers: $(READY)
+	$(BIN)/python -m benchmarks.gpu.peer_steps --target $(TARGET) --device $(DEVICE) --peers $(PEERS_PATH) $(OPTIONS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -66,8 +66,8 @@ def measure() -> dict[str, Any]:
     from pipeline.model.base_models import open_base_model
     from pipeline.model.loading import hardware_preset, load_base
     from pipeline.model.style_embeddings import add_style_rows
+    from pipeline.training.collation import padded_tensors
     from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
-    from pipeline.training.train import _tensors
 
     target = get_target(DEFAULT_TARGET)
     preset = hardware_preset(resolve_preset("lean", target, max_examples=EXAMPLES, epochs=1), "cpu")
@@ -82,7 +82,7 @@ def measure() -> dict[str, Any]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=preset.training.learning_rate)
     batches = training_batches(list(data["style"]), list(data["length"]), preset.training)
-    tensors = partial(_tensors, pad_id=tokenizer.pad_token_id, multiple=preset.training.pad_to_multiple)
+    tensors = partial(padded_tensors, pad_id=tokenizer.pad_token_id, multiple=preset.training.pad_to_multiple)
 
     def once() -> float:
         started = time.perf_counter()

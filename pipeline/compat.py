@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from typing import Any, Literal
 
 import accelerate
@@ -51,6 +52,11 @@ def checkpointing_arguments(enabled: bool) -> dict[str, Any]:
     fields = transformers.TrainingArguments.__dataclass_fields__
     name = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return {name: enabled, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def attends_to_packed_rows() -> bool:
+    """Whether torch has variable-length attention (2.10); with older ones the packed path was never run on a GPU."""
+    return importlib.util.find_spec("torch.nn.attention.varlen") is not None
 
 
 @functools.cache  # torch refuses to register the same package twice

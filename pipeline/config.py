@@ -104,7 +104,9 @@ class TrainingConfig:
     pin_memory: bool = setting(False, unit="flag", source="golden")
     upcast_embeddings: bool = setting(True, unit="flag", source="what golden's k-bit preparation does")
     stratify_windows: bool = setting(False, unit="flag", source="project; both styles in every step, sorted by length")
-    pad_to_multiple: int = setting(1, unit="tokens", source="project; of few lengths, few kernels are made and kept")
+    pad_to_multiple: int = setting(1, unit="tokens", source="project; fewer shapes, fewer compiled kernels")
+    padding_free: bool = setting(False, unit="flag", source="project; one process on CUDA: rows, no padding")
+    memory_limit_gib: float = setting(12.0, unit="GiB", source="golden; bounds rows and what is kept of them")
     max_sequence_tokens: int = setting(2048, unit="tokens", source="project; longer examples are refused")
     max_examples: int | None = setting(None, unit="examples", source="project; None trains on the whole file")
     seed: int = setting(42, unit="seed", source="project")
@@ -134,7 +136,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """Decoding limits of one style; ``top_k=0`` because ``generate()`` would add 50 unasked."""
+    """Decoding limits of one style; ``top_k=0`` because ``generate()`` would add 50 by default."""
 
     temperature: float = setting(0.0, unit="1; 0 is greedy", source="golden")
     top_p: float = setting(1.0, unit="probability", source="golden")
@@ -182,6 +184,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 upcast_embeddings=False,
                 stratify_windows=True,
                 pad_to_multiple=8,
+                padding_free=True,
             ),
         ),
     }
@@ -194,7 +197,7 @@ class Target:
 
     Attributes:
         name: Its name on the command line.
-        device: Where it runs unless told otherwise.
+        device: Where it runs by default.
         weights: ``local`` (a folder of the user's), ``gguf`` (the embedded model) or ``random``.
         template: Chat template in ``assets/templates``, set where the tokenizer has none.
         learned: Whether the weights are real, so that style and quality can be judged.
@@ -215,48 +218,33 @@ class Target:
     lean: Mapping[str, Any] = field(default_factory=dict)
 
 
+_EMBEDDED_LEAN: Mapping[str, Any] = {
+    # With small windows the model learned the styles; after a second pass far fewer answers looped.
+    "micro_batch_size": 2,
+    "accumulation_steps": 2,
+    "learning_rate": 1e-3,
+    "max_examples": 640,
+    "epochs": 2,
+    "save_steps": 25,
+    "gradient_checkpointing": False,
+}
+_TINY_LEAN = {"learning_rate": 1e-3, "max_examples": 48, "save_steps": 2, "gradient_checkpointing": False}
+
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         target.name: target
         for target in (
             Target("mistral-7b-v0.3", "cuda", "local", "mistral", True, 12.0, 2700.0),
             Target("mistral-7b-v0.3-synthetic", "cuda", "random", "mistral", False, 12.0, 2700.0),
-            Target(
-                "smollm2-135m",
-                "cpu",
-                "gguf",
-                "chatml",
-                True,
-                6.0,
-                3000.0,
-                lean={
-                    # Small windows taught the styles, and a second pass broke most answers of their loops.
-                    "micro_batch_size": 2,
-                    "accumulation_steps": 2,
-                    "learning_rate": 1e-3,
-                    "max_examples": 640,
-                    "epochs": 2,
-                    "save_steps": 25,
-                    "gradient_checkpointing": False,
-                },
-            ),
-            Target(
-                "tiny-mistral",
-                "cpu",
-                "random",
-                "mistral",
-                False,
-                6.0,
-                600.0,
-                lean={"learning_rate": 1e-3, "max_examples": 48, "save_steps": 2, "gradient_checkpointing": False},
-            ),
+            Target("smollm2-135m", "cpu", "gguf", "chatml", True, 6.0, 3000.0, lean=_EMBEDDED_LEAN),
+            Target("tiny-mistral", "cpu", "random", "mistral", False, 6.0, 600.0, lean=_TINY_LEAN),
         )
     }
 )
 DEFAULT_PORT = 8000
-"""Where ``verbosity serve`` listens unless told otherwise."""
+"""Where ``verbosity serve`` listens by default."""
 DEFAULT_BASE_MODEL = "/home/ubuntu/mistral-7b-v0.3"
-"""Where the golden document keeps Mistral's weights; ``--base-model`` and ``VERBOSITY_BASE_MODEL`` override it."""
+"""Where the golden document expects Mistral's weights; ``--base-model`` and ``VERBOSITY_BASE_MODEL`` override it."""
 
 
 def get_target(name: str) -> Target:
@@ -291,9 +279,14 @@ def resolve_preset(name: str, target: Target, **overrides: Any) -> Preset:
 
 
 def with_compute_dtype(preset: Preset, dtype: Literal["bfloat16", "float32"]) -> Preset:
-    """The preset with the arithmetic that the hardware really has."""
+    """The preset with the arithmetic that the hardware has."""
     return dataclasses.replace(
         preset,
         quantization=dataclasses.replace(preset.quantization, compute_dtype=dtype),
         training=dataclasses.replace(preset.training, bf16=dtype == "bfloat16"),
     )
+
+
+def with_padding_free(preset: Preset, padding_free: bool) -> Preset:
+    """The preset with packed rows or with padded micro-batches."""
+    return dataclasses.replace(preset, training=dataclasses.replace(preset.training, padding_free=padding_free))

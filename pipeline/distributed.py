@@ -81,7 +81,7 @@ def require_same_sharding(checkpoint: Path) -> None:
         raise PipelineError(f"{checkpoint}: made {made} FSDP; start as before, or choose another --output.")
 
 
-def whole_tensors(model: Any) -> dict[str, torch.Tensor]:
+def gathered_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The trained tensors of a sharded model by name, gathered on the CPU; every process must call it."""
     return {
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()

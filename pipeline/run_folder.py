@@ -126,7 +126,7 @@ class RunFolder:
         found = sorted(named, key=checkpoint_step)
         return next((path for path in reversed(found) if _is_complete(path)), None)
 
-    def mark_whole(self, checkpoint: Path) -> None:
+    def mark_complete(self, checkpoint: Path) -> None:
         """Record the digests of a checkpoint's files once all of them are written."""
         digests = {
             file.name: sha256_of(file) for file in checkpoint.iterdir() if file.is_file() and file.name != COMPLETE_MARK

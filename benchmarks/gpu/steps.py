@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -38,12 +38,14 @@ class Step:
         command: Arguments after ``python -m``.
         done: Whether its result is there.
         statuses: Exit statuses that leave a result.
+        environment: Variables of its own.
     """
 
     name: str
     command: Sequence[str]
     done: Callable[[], bool]
     statuses: frozenset[int] = frozenset({0})
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_steps(
@@ -92,7 +94,10 @@ def run_step(step: Step, logs: Path, remaining_s: float | None) -> int | None:
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / f"{step.name}.log").open("ab") as log:
         command = [sys.executable, "-m", *step.command]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0)
+        environment = {**os.environ, **step.environment}
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, process_group=0
+        )
     try:
         return process.wait(timeout=remaining_s)
     except subprocess.TimeoutExpired:

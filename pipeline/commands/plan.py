@@ -32,8 +32,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pipeline.planning.plan import make_plan, remedy, with_vocabulary
 
     device = named_gpu(arguments.gpu) if arguments.gpu else this_device(arguments.device or target.device)
-    if device.kind == "cpu":
-        preset = _preset_on_this_cpu(preset)
+    if not arguments.gpu:
+        preset = _preset_here(preset, device.kind)
     with open_for_planning(target, arguments.base_model) as base:
         shape = with_vocabulary(base.shape, len(base.tokenizer))
         data, _ = tokenised(arguments.data, base.tokenizer, base.folder, preset.training)
@@ -44,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if plan.fits else 1
 
 
-def _preset_on_this_cpu(preset: Preset) -> Preset:
+def _preset_here(preset: Preset, kind: str) -> Preset:
     if not torch_is_installed():
         print("plan: torch is not installed; assuming bfloat16 arithmetic and one thread per core", file=sys.stderr)
         return preset
@@ -52,7 +52,7 @@ def _preset_on_this_cpu(preset: Preset) -> Preset:
     import pipeline.training.train  # noqa: F401
     from pipeline.model.loading import hardware_preset
 
-    return hardware_preset(preset, "cpu")
+    return hardware_preset(preset, kind)
 
 
 COMMAND = Command("predict a run's memory and time before it starts", _configure, _run)

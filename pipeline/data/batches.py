@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from bisect import bisect_left
@@ -13,6 +14,8 @@ from pipeline.config import Style, TrainingConfig
 
 IGNORED_LABEL = -100
 """The label that cross entropy leaves out (PyTorch's ``ignore_index``)."""
+ROW_MULTIPLE = 64
+"""What the length of a packed row is a multiple of, in tokens; project: whole blocks of matrix kernels."""
 
 
 def training_batches(styles: Sequence[str], lengths: Sequence[int], training: TrainingConfig) -> list[list[int]]:
@@ -106,3 +109,79 @@ def collate(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) 
         columns["attention_mask"].append([1] * len(ids) + [0] * padding)
         columns["labels"].append([IGNORED_LABEL] * prompt_length + ids[prompt_length:] + [IGNORED_LABEL] * padding)
     return columns
+
+
+def pack(batch: Sequence[Mapping[str, Any]], pad_id: int, row_lengths: Sequence[int], places: int) -> dict[str, Any]:
+    """Put encoded examples one after the other in one row.
+
+    Args:
+        batch: Encoded examples.
+        pad_id: Fills the end of the row.
+        row_lengths: Tokens that a row may have; the shortest that holds the examples is taken.
+        places: Examples that a row has room for; a row's shape does not depend on how many there are.
+
+    Returns:
+        ``input_ids``, ``position_ids`` and ``labels`` of shape (1, row length); ``starts``, where each example begins
+        and the row ends, ``places`` + 2 of them; and ``tokens``, how many the examples have.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    labels: list[int] = []
+    starts = [0]
+    for example in batch:
+        tokens, prompt_length = list(example["input_ids"]), example["prompt_length"]
+        ids += tokens
+        positions += range(len(tokens))
+        labels += [IGNORED_LABEL] * prompt_length + tokens[prompt_length:]
+        starts.append(len(ids))
+    count = len(ids)
+    filling = min(length for length in row_lengths if length >= count) - count
+    # What fills the row is an example of its own, and the places left are empty ones behind it.
+    starts += [count + filling] * (places + 2 - len(starts))
+    return {
+        "input_ids": [ids + [pad_id] * filling],
+        "position_ids": [[*positions, *range(filling)]],
+        "labels": [labels + [IGNORED_LABEL] * filling],
+        "starts": starts,
+        "tokens": count,
+    }
+
+
+def packed_batches(
+    styles: Sequence[str], lengths: Sequence[int], training: TrainingConfig, parts: int
+) -> list[list[int]]:
+    """As ``training_batches``, but each window cut into ``parts`` rows of about as many tokens."""
+    whole = dataclasses.replace(training, micro_batch_size=training.window_examples, accumulation_steps=1)
+    return [row for window in training_batches(styles, lengths, whole) for row in _rows(window, lengths, parts)]
+
+
+def _rows(window: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Cut a window into ``parts`` rows, none of them empty, the longest as short as that allows."""
+    count = min(parts, len(window))
+    longest, total = max(lengths[index] for index in window), sum(lengths[index] for index in window)
+    budget = bisect_left(
+        range(longest, total), True, key=lambda tokens: len(_filled(window, lengths, 1, tokens)) <= count
+    )
+    return _filled(window, lengths, count, longest + budget)
+
+
+def _filled(window: Sequence[int], lengths: Sequence[int], at_least: int, budget_tokens: int) -> list[list[int]]:
+    """Rows filled one after the other up to the budget, examples kept back so that there are ``at_least`` so many."""
+    rows: list[list[int]] = []
+    tokens = 0
+    for place, index in enumerate(window):
+        left = len(window) - place
+        if not rows or tokens + lengths[index] > budget_tokens or left <= at_least - len(rows):
+            rows.append([])
+            tokens = 0
+        rows[-1].append(index)
+        tokens += lengths[index]
+    return rows
+
+
+def row_lengths(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[int]:
+    """At most two lengths for all rows, multiples of ``ROW_MULTIPLE``, with as little filling as two allow."""
+    tokens = [padded_length(sum(lengths[index] for index in batch), ROW_MULTIPLE) for batch in batches]
+    longest = max(tokens)
+    shorter = min(set(tokens), key=lambda short: sum(short if count <= short else longest for count in tokens))
+    return sorted({shorter, longest})

@@ -9,7 +9,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
 
 from pipeline.config import AdapterConfig, Preset
-from pipeline.distributed import is_sharded, whole_tensors
+from pipeline.distributed import gathered_tensors, is_sharded
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder
 from pipeline.model.style_embeddings import add_style_rows, replace_rows_after_lookup
@@ -55,7 +55,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     rows for lean, and two further copies of the trained matrices for golden. Where the model is sharded, every process
     must call it.
     """
-    tensors = whole_tensors(model) if is_sharded() else None
+    tensors = gathered_tensors(model) if is_sharded() else None
     with building_folder(folder) as temporary:
         model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False, state_dict=tensors)
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers import GenerationConfig as HFGenerationConfig
 
-from pipeline.compat import cpu_compute_dtype, dtype_argument
+from pipeline.compat import attends_to_packed_rows, cpu_compute_dtype, dtype_argument
 from pipeline.config import (
     PRESETS,
     Preset,
@@ -19,8 +19,9 @@ from pipeline.config import (
     Target,
     get_target,
     with_compute_dtype,
+    with_padding_free,
 )
-from pipeline.distributed import is_sharded, local_gpu
+from pipeline.distributed import is_sharded, local_gpu, process_count
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest
 from pipeline.model.adapter import apply_adapter
@@ -35,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 
 def hardware_preset(preset: Preset, device: str) -> Preset:
-    """The preset with a compute dtype that ``device`` supports.
+    """The preset with a compute dtype and, if it asks for packed rows, a path that ``device`` supports.
+
+    CPUs, several processes and a torch without variable-length attention take padded micro-batches: the same loss.
 
     Raises:
         PipelineError: ``cuda`` was requested but is not available; falling back would silently change the run.
@@ -43,8 +46,9 @@ def hardware_preset(preset: Preset, device: str) -> Preset:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise PipelineError("no CUDA device found; choose a CPU target or run on a machine with a GPU.")
-        return preset
-    return with_compute_dtype(preset, cpu_compute_dtype())
+        packs = preset.training.padding_free and attends_to_packed_rows() and process_count() == 1
+        return with_padding_free(preset, packs)
+    return with_compute_dtype(with_padding_free(preset, False), cpu_compute_dtype())
 
 
 def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,12 @@ from pipeline.errors import PipelineError
 from pipeline.memory import missing_libraries_bytes, resident_bytes
 from pipeline.model.shapes import MistralShape
 from pipeline.planning.devices import GPUS, Device, this_device
+from pipeline.planning.duration import packed_duration_s, padded_duration_s
 from pipeline.planning.memory_estimate import PHASES, MicroBatch, Needs
+from pipeline.planning.packed_rows import plan_rows
 
-CPU_FLOPS_PER_THREAD = 32e9
-"""Fitted to the recorded embedded run, two threads with AVX-512 bfloat16; other CPUs differ by a small factor."""
-LAYER_PASS_S = 5.5e-3
-"""Seconds that Python and kernel launches take for one pass through one layer: fitted to the 1.78 examples/s of one
-golden run on an H200, where arithmetic and memory traffic are a tenth of the time."""
-GPU_EFFICIENCY = 0.5
-"""Assumed share of a data sheet's arithmetic rate that such short sequences reach; not measured."""
+PACKED_PHASES = ("step",)
+"""Packed rows: recorded passes keep their memory, so one moment is like another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +31,22 @@ class Plan:
     Attributes:
         needs: Model, preset and kind of device.
         device: Where.
-        batches: The micro-batches of the whole run.
-        components: Bytes of each component in each of ``PHASES``.
+        examples: Of all passes.
+        longest_tokens: Tokens of the longest example.
+        step: How the examples of a step are taken, in words.
+        phases: Moments of a step that can be the peak.
+        components: Bytes of each component in each phase.
+        duration_s: Seconds of training, roughly; None where the device's speed is not known.
     """
 
     needs: Needs
     device: Device
-    batches: Sequence[MicroBatch]
-    components: dict[str, tuple[int, int, int]]
+    examples: int
+    longest_tokens: int
+    step: str
+    phases: Sequence[str]
+    components: Mapping[str, tuple[int, ...]]
+    duration_s: float | None
 
     @property
     def phase_bytes(self) -> tuple[int, ...]:
@@ -58,40 +63,9 @@ class Plan:
         """Whether the device has that much."""
         return self.peak_bytes <= self.device.available_bytes
 
-    @property
-    def examples(self) -> int:
-        """Of all passes."""
-        return sum(batch.examples for batch in self.batches)
-
-    @property
-    def longest_tokens(self) -> int:
-        """Tokens of the longest example."""
-        return max(batch.longest_tokens for batch in self.batches)
-
-    @property
-    def duration_s(self) -> float | None:
-        """Seconds of training, roughly; None where the device's speed is not known.
-
-        Frozen weights have no gradients of their own, so a pass back costs as much as one forward, and checkpointing
-        one more; each product unpacks the 4-bit weights anew.
-        """
-        needs, shape, gpu = self.needs, self.needs.shape, self.device.gpu
-        passes = 3 if needs.preset.training.gradient_checkpointing else 2
-        head_passes = 2 if needs.preset.adapter.trains_style_rows_only else 3
-        decoder = sum(batch.tokens for batch in self.batches) * passes * needs.projection_parameters
-        rows = sum(batch.logit_rows for batch in self.batches)
-        operations = 2 * (decoder + rows * head_passes * shape.vocabulary_size * shape.hidden_size)
-        if self.device.kind == "cpu":
-            return operations / (CPU_FLOPS_PER_THREAD * self.device.threads)
-        if gpu is None:
-            return None
-        traffic_bytes = passes * (needs.quantized_bytes + 2 * needs.compute_bytes * needs.projection_parameters)
-        batch_s = LAYER_PASS_S * passes * shape.layers + traffic_bytes / (gpu.bandwidth_gb_per_s * 1e9)
-        return operations / (GPU_EFFICIENCY * gpu.bf16_tflops * 1e12) + len(self.batches) * batch_s
-
     def table(self) -> str:
         """The components in GiB, a column for each phase."""
-        rows: list[tuple[str, ...]] = [("GiB", *PHASES)]
+        rows: list[tuple[str, ...]] = [("GiB", *self.phases)]
         rows += [(name, *(f"{size / GIB:.3f}" for size in sizes)) for name, sizes in self.components.items()]
         rows.append(("total", *(f"{size / GIB:.3f}" for size in self.phase_bytes)))
         return "\n".join(f"{name:22}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in rows)
@@ -103,7 +77,7 @@ class Plan:
             f"{preset.name}, {preset.quantization.compute_dtype}: {needs.shape.parameter_count:,} parameters; "
             f"{needs.trained_parameters:,} trained ones make an adapter file of {needs.adapter_bytes / 1e6:,.1f} MB; "
             f"{self.examples} examples of at most {self.longest_tokens} tokens, "
-            f"{preset.training.micro_batch_size} at a time; {self._describe_steps()}"
+            f"{self.step}; {self._describe_steps()}"
         )
 
     def _describe_steps(self) -> str:
@@ -120,7 +94,7 @@ class Plan:
 
     def describe_fit(self) -> str:
         """The peak and what the device has, in words."""
-        phase = PHASES[self.phase_bytes.index(self.peak_bytes)]
+        phase = self.phases[self.phase_bytes.index(self.peak_bytes)]
         available = f"{self.device.available_bytes / GIB:.2f} GiB of {self.device.name}"
         verdict = "fits" if self.fits else "does not fit"
         return f"peak: {self.peak_bytes / GIB:.2f} GiB ({phase}); {verdict} the {available}"
@@ -135,9 +109,41 @@ def make_plan(preset: Preset, shape: MistralShape, data: Any, device: Device) ->
         data: As for ``micro_batches``.
         device: Where.
     """
-    needs, batches = Needs(shape, preset, device.kind), micro_batches(data, preset.training)
-    process_bytes = resident_bytes() + missing_libraries_bytes()
-    return Plan(needs, device, batches, needs.components(batches, process_bytes))
+    needs = Needs(shape, preset, device.kind)
+    packs = preset.training.padding_free and device.kind == "cuda"
+    return _packed_plan(needs, device, data) if packs else _padded_plan(needs, device, data)
+
+
+def _padded_plan(needs: Needs, device: Device, data: Any) -> Plan:
+    batches = micro_batches(data, needs.preset.training)
+    return Plan(
+        needs,
+        device,
+        examples=sum(batch.examples for batch in batches),
+        longest_tokens=max(batch.longest_tokens for batch in batches),
+        step=f"{needs.preset.training.micro_batch_size} at a time",
+        phases=PHASES,
+        components=needs.components(batches, resident_bytes() + missing_libraries_bytes()),
+        duration_s=padded_duration_s(needs, device, batches),
+    )
+
+
+def _packed_plan(needs: Needs, device: Device, data: Any) -> Plan:
+    training, lengths = needs.preset.training, list(data["length"])
+    require_examples(lengths)
+    rows = plan_rows(needs, data, device.available_bytes)
+    steps = math.ceil(len(rows.row_tokens) / rows.rows_per_window)
+    again = f"{rows.checkpointed_layers} of {needs.shape.layers} layers computed again"
+    return Plan(
+        needs,
+        device,
+        examples=len(lengths) * training.epochs,
+        longest_tokens=max(lengths),
+        step=f"{rows.rows_per_window} x {max(rows.row_lengths)} tokens a step without padding, {again}",
+        phases=PACKED_PHASES,
+        components={name: (size,) for name, size in rows.components.items()},
+        duration_s=packed_duration_s(needs, device, rows.row_tokens, rows.checkpointed_layers, steps),
+    )
 
 
 def micro_batches(data: Any, training: TrainingConfig) -> list[MicroBatch]:
@@ -151,14 +157,23 @@ def micro_batches(data: Any, training: TrainingConfig) -> list[MicroBatch]:
         PipelineError: There is no example.
     """
     lengths, prompts = list(data["length"]), list(data["prompt_length"])
-    if not lengths:
-        raise PipelineError("the data holds no example; name other data with --data.")
+    require_examples(lengths)
     batches = []
     for members in training_batches(list(data["style"]), lengths, training):
         longest = padded_length(max(lengths[index] for index in members), training.pad_to_multiple)
         # The position before the first answer token predicts it.
         batches.append(MicroBatch(len(members), longest, longest - min(prompts[index] for index in members) + 1))
     return batches
+
+
+def require_examples(lengths: Sequence[int]) -> None:
+    """Check that there is something to train on.
+
+    Raises:
+        PipelineError: There is no example.
+    """
+    if not lengths:
+        raise PipelineError("the data holds no example; name other data with --data.")
 
 
 def remedy(plan: Plan, target: Target, data: Any) -> str:

@@ -30,7 +30,7 @@ Nought = Annotated[int, Field(ge=0, le=0), BeforeValidator(_to_integer)] | None
 Off = Annotated[Literal[False], BeforeValidator(_no_number)] | None
 Nothing = Annotated[list[Any], Field(max_length=0)] | None
 Ignored = str | None
-Choice = Literal["none", "auto"] | None
+NeutralToolChoice = Literal["none", "auto"] | None
 """Without tools, ``auto`` means ``none``."""
 
 
@@ -132,13 +132,13 @@ class ChatRequest(OpenAIRequest):
     audio: None = None
     tools: Nothing = None
     """Tools are not supported."""
-    tool_choice: Choice = None
+    tool_choice: NeutralToolChoice = None
     """Tools are not supported."""
     parallel_tool_calls: bool | None = None
     """Ignored, since there are no tools."""
     functions: Nothing = None
     """Tools are not supported."""
-    function_call: Choice = None
+    function_call: NeutralToolChoice = None
     """Tools are not supported."""
     prediction: None = None
     reasoning_effort: Literal["none"] | None = None

@@ -56,9 +56,9 @@ class StepMetrics(TrainerCallback):
         """
         if not logs or "grad_norm" not in logs:
             return
-        loss = mean_over_processes(self._trainer.step_loss)  # each already multiplied by the number of processes
-        tokens = int(sum_over_processes(self._trainer.step_tokens))
-        self._trainer.step_loss, self._trainer.step_tokens = 0.0, 0
+        own_loss, own_tokens = self._trainer.take_figures()
+        loss = mean_over_processes(own_loss)  # each already multiplied by the number of processes
+        tokens = int(sum_over_processes(own_tokens))
         row = {
             "step": state.global_step,
             "loss": loss,
@@ -85,7 +85,7 @@ class StepMetrics(TrainerCallback):
         """Mark the checkpoint as whole; one without the mark is never resumed from."""
         wait_for_processes()  # each writes its own random state
         if is_first_process():
-            self._run.mark_whole(self._run.checkpoints / f"checkpoint-{state.global_step}")
+            self._run.mark_complete(self._run.checkpoints / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

@@ -7,23 +7,21 @@ import dataclasses
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback
 
-from pipeline.compat import checkpointing_arguments, load_to_numbered_cpus, warmup_arguments
+from pipeline.compat import load_to_numbered_cpus
 from pipeline.config import GIB, Preset, Target
-from pipeline.data.batches import IGNORED_LABEL, collate, training_batches
+from pipeline.data.batches import packed_batches, training_batches
 from pipeline.data.store import tokenised
 from pipeline.distributed import (
     accumulation_per_process,
     is_first_process,
     is_sharded,
-    process_count,
     require_same_sharding,
     require_shardable,
     sum_over_processes,
@@ -33,12 +31,15 @@ from pipeline.errors import PipelineError
 from pipeline.files import weights_digest, write_text
 from pipeline.memory import peak_memory, resident_bytes
 from pipeline.model.adapter import attach_adapter, save_adapter
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import open_base_model
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.quantization_report import quantization_census
+from pipeline.model.shapes import MistralShape
 from pipeline.model.style_embeddings import add_style_rows
-from pipeline.model.tokenizer import load_tokenizer
-from pipeline.planning.plan import warn_of_memory
+from pipeline.planning.devices import this_device
+from pipeline.planning.memory_estimate import Needs
+from pipeline.planning.packed_rows import PackedRows, plan_rows
+from pipeline.planning.plan import warn_of_memory, with_vocabulary
 from pipeline.run_folder import RunFolder, checkpoint_step, package_versions
 from pipeline.training.callbacks import (
     StepMetrics,
@@ -47,9 +48,13 @@ from pipeline.training.callbacks import (
     tensorboard_callback,
     termination_asked,
 )
+from pipeline.training.collation import packed_tensors, padded_tensors
 from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
+from pipeline.training.packed_model import PackedModel
+from pipeline.training.packed_step import PackedStep
 from pipeline.training.plot import draw_training
 from pipeline.training.trainer import StepRecordingTrainer
+from pipeline.training.trainer_arguments import trainer_arguments
 
 
 class TrainingStoppedError(PipelineError):
@@ -139,19 +144,18 @@ class _Job:
 
 def _prepare(request: TrainingRequest) -> _Job:
     preset = hardware_preset(request.preset, request.device)
-    base_folder = base_model_folder(request.target, request.base_model)
-    tokenizer = load_tokenizer(base_folder, request.target)
-    data, data_identity = tokenised(request.data, tokenizer, base_folder, preset.training)
+    base = open_base_model(request.target, request.base_model)
+    data, data_identity = tokenised(request.data, base.tokenizer, base.folder, preset.training)
     accumulation_per_process(preset.training, len(data) * preset.training.epochs)  # refuses before anything is loaded
     identity = {
         "target": request.target.name,
         "device": request.device,
         "preset": preset.describe(),
         "data": data_identity,
-        "base_model_sha256": weights_digest(base_folder),
+        "base_model_sha256": weights_digest(base.folder),
     }
     run = RunFolder(request.output)
-    return _Job(request, preset, base_folder, tokenizer, data, identity, run, run)
+    return _Job(request, preset, base.folder, base.tokenizer, data, identity, run, run)
 
 
 def _follow(job: _Job) -> dict[str, Any]:
@@ -164,18 +168,17 @@ def _follow(job: _Job) -> dict[str, Any]:
 
 def _train(job: _Job) -> dict[str, Any]:
     """Load, train and save; returns the run's figures."""
-    run, training, data = job.run, job.preset.training, job.data
+    run, training = job.run, job.preset.training
+    plan = _plan_rows(job) if training.padding_free else None
     model = load_base(job.base_folder, job.preset.quantization, job.request.device)
     run.update(quantization=dataclasses.asdict(quantization_census(model)))
     add_style_rows(model, job.tokenizer)
     torch.manual_seed(training.seed)
     adapted = attach_adapter(model, job.tokenizer, job.preset)
-    if job.preset.adapter.trains_style_rows_only:
-        use_answer_loss(adapted)
+    head = use_answer_loss(adapted) if job.preset.adapter.trains_style_rows_only else None
     if not training.upcast_embeddings:
         share_inputs(adapted)
-    batches = training_batches(list(data["style"]), list(data["length"]), training)
-    figures = _optimize(adapted, batches, job)
+    figures = _optimize(adapted, job, None if plan is None or head is None else _Packing(plan, head))
     save_adapter(adapted, run.adapter)
     write_text(run.training_figure, draw_training(run.read_metrics()))
     size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
@@ -191,17 +194,51 @@ def _remedy(error: BaseException) -> str | None:
     return None
 
 
-def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, Any]:
-    """Run the trainer over the micro-batches in their order and return the run's figures."""
-    run, device, training = job.run, job.request.device, job.preset.training
-    order, lengths = [index for batch in batches for index in batch], list(job.data["length"])
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Packing:
+    """How windows become rows, and the frozen head that the loss multiplies with."""
+
+    plan: PackedRows
+    head: torch.Tensor
+
+
+def _plan_rows(job: _Job) -> PackedRows:
+    """Rows and checkpointing that keep to the memory that is free now, before anything is loaded."""
+    shape = with_vocabulary(MistralShape.of_folder(job.base_folder), len(job.tokenizer))
+    device = this_device(job.request.device)
+    return plan_rows(Needs(shape, job.preset, device.kind), job.data, device.available_bytes)
+
+
+def _batches(job: _Job, packing: _Packing | None) -> list[list[int]]:
+    columns = list(job.data["style"]), list(job.data["length"]), job.preset.training
+    return training_batches(*columns) if packing is None else packed_batches(*columns, packing.plan.rows_per_window)
+
+
+def _trainer(model: Any, job: _Job, packing: _Packing | None) -> tuple[StepRecordingTrainer, list[int]]:
+    """The trainer, and the examples in the order in which it takes them."""
+    training, pad_id, batches = job.preset.training, job.tokenizer.pad_token_id, _batches(job, packing)
+    order = [index for batch in batches for index in batch]
+    arguments = trainer_arguments(training, job.request.device, job.checkpoints.checkpoints, len(order))
+    step, collator = None, partial(padded_tensors, pad_id=pad_id, multiple=training.pad_to_multiple)
+    if packing is not None:
+        arguments.gradient_accumulation_steps = packing.plan.rows_per_window
+        arguments.gradient_checkpointing = False  # the packed model's own, of as many layers as it has to be
+        arguments.optim = "adamw_torch_fused"
+        lengths = list(job.data["length"])
+        packed = PackedModel(model, packing.head, max(lengths), packing.plan.checkpointed_layers)
+        step = PackedStep(packed, packing.plan.row_lengths)
+        places = max(len(batch) for batch in batches)
+        collator = partial(packed_tensors, pad_id=pad_id, row_lengths=packing.plan.row_lengths, places=places)
     trainer = StepRecordingTrainer(
-        batches,
-        model=model,
-        args=_trainer_arguments(job, len(order)),
-        train_dataset=job.data,
-        data_collator=partial(_tensors, pad_id=job.tokenizer.pad_token_id, multiple=training.pad_to_multiple),
+        batches, step, model=model, args=arguments, train_dataset=job.data, data_collator=collator
     )
+    return trainer, order
+
+
+def _optimize(model: Any, job: _Job, packing: _Packing | None) -> dict[str, Any]:
+    """Run the trainer over the micro-batches in their order and return the run's figures."""
+    run, device, lengths = job.run, job.request.device, list(job.data["length"])
+    trainer, order = _trainer(model, job, packing)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     checkpoint = job.checkpoints.last_checkpoint()
@@ -231,46 +268,3 @@ def _optimize(model: Any, batches: Sequence[list[int]], job: _Job) -> dict[str, 
         "tokens": sum(lengths[index] for index in order),
         "peak_memory": peak_memory(device),
     }
-
-
-def _trainer_arguments(job: _Job, examples: int) -> TrainingArguments:
-    training, device = job.preset.training, job.request.device
-    together: dict[str, Any] = {}
-    if process_count() > 1:
-        together = {"average_tokens_across_devices": True, "ddp_find_unused_parameters": False}
-        together["accelerator_config"] = {"even_batches": False}  # the processes' micro-batches differ in size
-        together["ddp_backend"] = "gloo" if device == "cpu" else "nccl"
-    return TrainingArguments(
-        output_dir=str(job.checkpoints.checkpoints),
-        per_device_train_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=accumulation_per_process(training, examples),
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.lr_scheduler,
-        num_train_epochs=1,  # the order that the trainer is given holds every pass, each shuffled anew
-        bf16=training.bf16,
-        optim=training.optimizer,
-        logging_steps=training.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=training.save_steps,
-        save_total_limit=training.save_total_limit,
-        dataloader_num_workers=training.loader_workers,
-        dataloader_pin_memory=training.pin_memory,
-        remove_unused_columns=False,
-        seed=training.seed,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-        **together,
-        # The first step of a warm-up has the learning rate 0, so a single step would train nothing.
-        **warmup_arguments(training.warmup_ratio if examples > training.window_examples else 0.0),
-        **checkpointing_arguments(training.gradient_checkpointing),
-    )
-
-
-def _tensors(batch: Sequence[Mapping[str, Any]], pad_id: int, multiple: int = 1) -> dict[str, Any]:
-    tensors = {name: torch.tensor(rows) for name, rows in collate(batch, pad_id, multiple).items()}
-    # A prompt's logits carry no loss and are as wide as the vocabulary; the last of them predicts the answer's start.
-    before = int((tensors["labels"] != IGNORED_LABEL).any(dim=0).nonzero()[0]) - 1
-    labels = tensors["labels"][:, before:]
-    return {**tensors, "labels": labels, "logits_to_keep": labels.shape[1]}

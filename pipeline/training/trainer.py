@@ -17,16 +17,23 @@ from pipeline.distributed import (
     wait_for_processes,
 )
 from pipeline.model.adapter import save_adapter
+from pipeline.training.packed_step import PackedStep
 
 
 class StepRecordingTrainer(Trainer):
     """The stock trainer, in the batches it is given, keeping every step's exact loss and saving small adapters."""
 
-    def __init__(self, batches: Sequence[list[int]], **kwargs: Any) -> None:
-        """See ``Trainer``; ``batches`` holds the indices of each micro-batch's examples."""
+    def __init__(self, batches: Sequence[list[int]], packed_step: PackedStep | None = None, **kwargs: Any) -> None:
+        """See ``Trainer``.
+
+        Args:
+            batches: Indices of each micro-batch's examples.
+            packed_step: Runs micro-batches that are packed rows; None where they are padded.
+            **kwargs: The stock trainer's.
+        """
         super().__init__(**kwargs)
-        self._batches = batches
-        self.step_loss, self.step_tokens = 0.0, 0
+        self._batches, self._packed_step = batches, packed_step
+        self.step_loss, self.step_tokens = self._nothing(), 0
         if is_sharded():
             # As autocast in one process; accelerate's choice would also round the loss, the number of tokens that it is
             # divided by, and the gradients' sums.
@@ -50,10 +57,23 @@ class StepRecordingTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; its loss is already divided by the whole window's labelled tokens."""
-        self.step_tokens += int(inputs["attention_mask"].sum())
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
-        self.step_loss += loss.item()
+        if self._packed_step is None:
+            self.step_tokens += int(inputs["attention_mask"].sum())
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        else:
+            self.step_tokens += inputs.pop("tokens")
+            loss = self._packed_step(self._prepare_inputs(inputs), *args, **kwargs)
+        self.step_loss += loss.detach()
         return loss
+
+    def _nothing(self) -> torch.Tensor:
+        return torch.zeros((), dtype=torch.float64, device=self.args.device)
+
+    def take_figures(self) -> tuple[float, int]:
+        """The summed loss and the tokens of the micro-batches since the last call; waits for the device."""
+        figures = float(self.step_loss), self.step_tokens
+        self.step_loss, self.step_tokens = self._nothing(), 0
+        return figures
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter, but not beside the sharded state that checkpoints of a sharded model hold anyway.

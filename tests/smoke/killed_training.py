@@ -44,7 +44,7 @@ def train_until_killed(output: Path, fatal_call: int) -> None:
     places: tuple[tuple[Any, str], ...] = (
         (StepRecordingTrainer, "training_step"),
         (torch, "save"),
-        (RunFolder, "mark_whole"),
+        (RunFolder, "mark_complete"),
         (os, "replace"),
     )
     for owner, name in places:

@@ -82,7 +82,7 @@ def test_what_is_no_checkpoint_is_left_alone(run: RunFolder) -> None:
     ):
         (run.checkpoints / name).mkdir(parents=True)
         (run.checkpoints / name / "optimizer.pt").touch()
-        run.mark_whole(run.checkpoints / name)
+        run.mark_complete(run.checkpoints / name)
     (run.checkpoints / "checkpoint-6").touch()
     (run.checkpoints / "checkpoint-5").mkdir()
     (run.checkpoints / "checkpoint-5" / "complete.json").write_text("[1]")

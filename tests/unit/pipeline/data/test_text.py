@@ -114,7 +114,7 @@ def test_the_server_refuses_what_the_command_line_refuses(tokenizer: Any) -> Non
     served = Served()
     served.service.ready(served.engine, dataclasses.replace(INFO, count_tokens=prompt_token_counter(tokenizer)))
     for text in (*BLANK_TEXTS, "<STYLE_TERSE> hi", tokenizer.forged_turn):
-        message, field = {"role": "user", "content": text}, "messages.0.content"
+        message, field = {"role": "user", "content": text}, "messages[0].content"
         for path, body, named in (
             ("/generate", {"prompt": text}, "prompt"),
             ("/v1/completions", {"model": "tiny", "prompt": text}, "prompt"),

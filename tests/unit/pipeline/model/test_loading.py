@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from packaging.version import Version
 from safetensors.torch import load_file
 
+from pipeline.compat import attends_to_packed_rows
 from pipeline.config import GIB, PRESETS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
 from pipeline.model import dequantize as inference
@@ -197,3 +199,27 @@ def test_the_embedded_target_loads_in_4bit_and_speaks() -> None:
     ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         assert tokenizer.decode(model(input_ids=ids).logits[0, -1].argmax()) == " Paris"
+
+
+@pytest.mark.parametrize(
+    ("preset", "device", "processes", "attends", "packs"),
+    [
+        ("lean", "cuda", "1", True, True),
+        ("golden", "cuda", "1", True, False),
+        ("lean", "cpu", "1", True, False),
+        ("lean", "cuda", "2", True, False),
+        ("lean", "cuda", "1", False, False),
+    ],
+    ids=["lean", "golden", "on a CPU", "several processes", "torch without variable-length attention"],
+)
+def test_rows_are_packed_where_that_was_asked_for_and_works(
+    preset: str, device: str, processes: str, attends: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("pipeline.model.loading.attends_to_packed_rows", lambda: attends)
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    assert hardware_preset(PRESETS[preset], device).training.padding_free is packs
+
+
+def test_packed_rows_need_torchs_variable_length_attention() -> None:
+    assert attends_to_packed_rows() == (Version(torch.__version__) >= Version("2.10"))

@@ -202,7 +202,7 @@ def test_every_column_of_the_table_adds_up() -> None:
 @pytest.mark.parametrize(
     ("device", "remedy_text"),
     [
-        (named_gpu("rtx-4060"), "use a larger GPU (t4 has 14.5 GiB)"),
+        (Device("a small GPU", "cuda", 5 * GIB), "use a larger GPU (rtx-4060 has 7.6 GiB)"),
         (Device("this CPU", "cpu", GIB), "close other programs, or shorten the longest example (2048 tokens)"),
     ],
     ids=["gpu", "cpu"],
@@ -276,7 +276,7 @@ def test_the_shape_of_a_tied_model_counts_its_embeddings_once(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2'; only mistral and llama"),
+        ({"model_type": "gpt2"}, "model_type 'gpt2'; use mistral or llama"),
         ({"head_dim": 8}, "head_dim is not hidden_size / num_attention_heads"),
         ({"vocab_size": None}, "lacks 'vocab_size'"),
     ],

@@ -22,8 +22,9 @@ from pipeline.model.style_embeddings import add_style_rows
 from pipeline.run_folder import RunFolder
 from pipeline.service.app import create_app
 from pipeline.service.lifecycle import Service, ServiceInfo, Settings
+from pipeline.training.collation import padded_tensors
 from pipeline.training.frozen_head_loss import use_answer_loss
-from pipeline.training.train import _tensors, train
+from pipeline.training.train import train
 from tests.support import tiny_request
 
 STEPS: dict[str, Any] = {"max_examples": 32}
@@ -82,7 +83,7 @@ def test_lean_batches_and_loss_give_the_gradient_of_plain_accumulation(tiny_fold
     def gradient(batches: list[list[int]], multiple: int) -> torch.Tensor:
         adapted.zero_grad()
         rows = [[data[index] for index in batch] for batch in batches]
-        inputs = [_tensors(batch, tiny_tokenizer.pad_token_id, multiple) for batch in rows]
+        inputs = [padded_tensors(batch, tiny_tokenizer.pad_token_id, multiple) for batch in rows]
         labelled = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in inputs)
         for batch in inputs:
             adapted(**batch, num_items_in_batch=labelled).loss.backward()

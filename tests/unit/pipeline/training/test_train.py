@@ -131,7 +131,7 @@ def test_a_damaged_or_half_written_checkpoint_is_not_resumed_from(tmp_path: Path
         folder.mkdir(parents=True)
         (folder / "optimizer.pt").write_bytes(b"state")
         if step < 14:
-            run.mark_whole(folder)
+            run.mark_complete(folder)
     (run.checkpoints / "checkpoint-12" / "optimizer.pt").write_bytes(b"sta")
     last = run.last_checkpoint()
     assert last is not None
