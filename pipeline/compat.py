@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 from typing import Any, Literal
 
 import accelerate
@@ -71,18 +72,25 @@ def load_to_numbered_cpus() -> None:
 
 
 def batches_continuously() -> bool:
-    """Whether transformers has a continuous batching that can be guarded against its limits."""
-    return TRANSFORMERS_5
+    """Whether transformers has a continuous batching that can be guarded against its limits.
+
+    Before 5 the interface differed and had no guards; early releases of 5 (5.17) fix a cache's page size.
+    """
+    if not TRANSFORMERS_5:
+        return False
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    return "page_size" in inspect.signature(ContinuousBatchingConfig).parameters
 
 
 def require_continuous_batching() -> None:
-    """Check that the installed transformers batches continuously; before 5 the interface differed and had no guards.
+    """Check that the installed transformers batches continuously.
 
     Raises:
         PipelineError: It does not.
     """
     if not batches_continuously():
         raise PipelineError(
-            f"continuous batching needs transformers 5, and {transformers.__version__} is installed;"
-            " choose the engine serial."
+            "continuous batching needs a transformers whose ContinuousBatchingConfig takes page_size (5.23 does), and"
+            f" {transformers.__version__} is installed; choose the engine serial."
         )
