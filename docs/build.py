@@ -24,7 +24,7 @@ from benchmarks import (
     training_report,
     versions,
 )
-from benchmarks.gpu import summary
+from benchmarks.gpu import planned, summary
 from docs.blocks import BLOCKS
 from docs.blocks.results import MODEL, RESULTS, SHAPE
 from harness.files import write_text_atomically
@@ -48,6 +48,7 @@ DRAWN: Mapping[str, Callable[[Any], str]] = {
     "sabotage/matrix.svg": picture.draw,
     **{f"{folder}/serving.md": serving_load.to_markdown for folder in (f"{MODEL}/gpu", f"{MODEL}/serving")},
     **{f"{folder}/serving.svg": serving_load.draw for folder in (f"{MODEL}/gpu", f"{MODEL}/serving")},
+    f"{SHAPE}/planned/plan.md": planned.to_markdown,
     f"{SHAPE}/serving/serving.md": serving_load.to_markdown,
     f"{SHAPE}/serving/serving.svg": serving_load.draw,
     **{

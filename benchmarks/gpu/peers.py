@@ -146,13 +146,17 @@ def main() -> int:
     parser.add_argument("--work", default="peer-runs", metavar="DIR")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args()
+    output, folder = options.output.resolve(), Path(options.base_model).resolve()
+    work = Path(options.work).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    os.chdir(work)  # unsloth writes a cache into the current folder, and the project's must stay as it was committed
     os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_OFFLINE": "1"}
     if options.peer == "unsloth":
         import unsloth  # noqa: F401  # before transformers
     import torch
 
     callback, times = clock()
-    trainer = trainer_of(options.peer, options.base_model, options.examples, options.work, callback)
+    trainer = trainer_of(options.peer, str(folder), options.examples, str(work), callback)
     trainer.train()
     free, total = torch.cuda.mem_get_info()
     from importlib.metadata import version
@@ -168,7 +172,7 @@ def main() -> int:
         "driver_gib": (total - free) / 2**30,
         "losses": losses,
     }
-    write_json(options.output, figures)
+    write_json(output, figures)
     print(json.dumps({key: value for key, value in figures.items() if key != "losses"}), flush=True)
     return 0
 

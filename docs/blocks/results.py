@@ -19,7 +19,7 @@ from benchmarks import (
     training_report,
     versions,
 )
-from benchmarks.gpu import summary
+from benchmarks.gpu import planned, summary
 from docs.blocks.markdown import table
 from harness.report.table import table_markdown
 from pipeline.run_folder import RunFolder
@@ -145,17 +145,23 @@ def runs_on_gpus() -> str:
     return table(("run", "GPU", "trained with", "verdict", "slowest answer under load"), rows)
 
 
-def cut_run() -> str:
-    """Return how far golden came on all examples before its machine was taken back."""
-    run = RunFolder(RESULTS / SHAPE / "gpu" / "cut")
-    record, rows = run.read_record(), run.read_metrics()
-    reserved, driver = (max(row[name] for row in rows) for name in ("cuda_reserved_gib", "cuda_driver_gib"))
-    return (
-        f"Golden on all {record['data']['examples']:,} examples was cut after {rows[-1]['step']} of"
-        f" {record['planned_steps']} steps and {rows[-1]['elapsed_s']:.0f} s, when its machine was taken back; it had"
-        f" reserved {reserved:.2f} GiB ({driver:.2f} GiB by the driver)"
-        f" ([record](../results/{SHAPE}/gpu/cut/run.json)).\n"
-    )
+def runs_not_judged() -> str:
+    """Return what the training runs took that no acceptance judged to its end."""
+    rows = []
+    for name in (f"{SHAPE}/gpu/golden-1600", f"{SHAPE}/gpu/lean-packed", f"{MODEL}/gpu/lean-packed"):
+        record = RunFolder(RESULTS / name).read_record()
+        rows.append(
+            (
+                f"[{name}](../results/{name}/run.json)",
+                f"{record['data']['examples']:,}",
+                f"{record['completed_steps']} of {record['planned_steps']}",
+                f"{record['duration_s']:.0f} s",
+                f"{record['examples_per_s']:.1f}",
+                f"{record['peak_memory']['cuda_reserved_gib']:.2f} GiB",
+                f"{record['peak_memory']['cuda_driver_gib']:.2f} GiB",
+            )
+        )
+    return table(("run", "examples", "steps", "training", "examples/s", "reserved", "driver"), rows)
 
 
 def agreement(name: str) -> str:
@@ -239,7 +245,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gpu-runs": runs_on_gpus,
     "gpu-shape": partial(gpu_acceptance, SHAPE),
     "gpu-embedded": partial(gpu_acceptance, MODEL),
-    "gpu-cut": cut_run,
+    "gpu-not-judged": runs_not_judged,
     "serving-cpu": from_file(f"{MODEL}/serving/serving.json", serving_load.to_markdown),
     "serving-gpu": from_file(f"{MODEL}/gpu/serving.json", serving_load.to_markdown, device=_H100),
     "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device=_H200),
@@ -247,6 +253,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "peers": from_file(f"{MODEL}/serving/peers.json", serving_peers.to_markdown),
     "agreement-cpu": partial(agreement, f"{MODEL}/serving/agreement.json"),
     "agreement-gpu": partial(agreement, f"{MODEL}/gpu/agreement.json"),
+    "gpu-planned": from_file(f"{SHAPE}/planned/plan.json", planned.to_markdown, device="planned, no GPU"),
     "versions": dependency_sets,
     "sharded": sharded,
     "generated-requests": generated_requests,

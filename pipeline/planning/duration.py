@@ -15,10 +15,19 @@ golden run on an H200, where arithmetic and memory traffic are a tenth of the ti
 GPU_EFFICIENCY = 0.5
 """Assumed share of a data sheet's arithmetic rate that such short sequences reach; not measured."""
 PACKED_EFFICIENCY = 0.45
-"""Share of a data sheet's arithmetic rate that packed rows reach beside their memory traffic: fitted to one lean run of
-Mistral's shape on an H200. Launching takes no time, since each pass is a recorded graph."""
+"""Share of a data sheet's arithmetic rate that packed rows reach beside their memory traffic: fitted to the lean run of
+Mistral's shape on an H200 (``results/mistral-7b-v0.3-synthetic/gpu/lean-packed``). Launching takes no time, since each
+pass is a recorded graph."""
+PACKED_LAYER_S = 0.9e-3
+"""Seconds that a layer's kernels take at least in a recorded step, however small they are: fitted to the lean run of
+smollm2-135m on an H200 (``results/smollm2-135m/gpu/lean-packed``)."""
 STEP_S = 0.01
 """Seconds between two packed steps: clipping, the optimizer's step and the figures."""
+
+RECORDING_S = 2.0
+"""Seconds in which the passes are recorded, before the second step; of the same runs."""
+SAVE_BYTES_PER_S = 0.5e9
+"""At which checkpoints, adapter and moments, are written and digested; of the same runs."""
 
 
 def padded_duration_s(needs: Needs, device: Device, batches: Sequence[MicroBatch]) -> float | None:
@@ -60,7 +69,11 @@ def packed_duration_s(
     token_operations = passes * needs.projection_parameters + 2 * shape.vocabulary_size * shape.hidden_size
     arithmetic_s = 2 * sum(row_tokens) * token_operations / (PACKED_EFFICIENCY * gpu.bf16_tflops * 1e12)
     unpacking_s = len(row_tokens) * passes * _unpacking_bytes(needs) / (gpu.bandwidth_gb_per_s * 1e9)
-    return arithmetic_s + unpacking_s + steps * STEP_S
+    kernels_s = len(row_tokens) * shape.layers * PACKED_LAYER_S
+    saves_s = (
+        steps // needs.preset.training.save_steps * (needs.adapter_bytes + needs.optimizer_bytes) / SAVE_BYTES_PER_S
+    )
+    return RECORDING_S + max(arithmetic_s + unpacking_s, kernels_s) + steps * STEP_S + saves_s
 
 
 def _unpacking_bytes(needs: Needs) -> int:

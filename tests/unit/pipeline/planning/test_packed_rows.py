@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.planning.memory_estimate import Needs
 from pipeline.planning.packed_rows import plan_rows
 from pipeline.planning.plan import make_plan
 
+RESULTS = Path(__file__).resolve().parents[4] / "results"
 MISTRAL = TARGETS["mistral-7b-v0.3"]
 NEEDS = Needs(SHAPES[MISTRAL.name], resolve_preset("lean", MISTRAL), "cuda")
 LENGTHS = [40, 200] * 32
@@ -69,3 +71,14 @@ def test_golden_is_planned_with_padding() -> None:
     plan = make_plan(resolve_preset("golden", MISTRAL), SHAPES[MISTRAL.name], DATA, named_gpu("h200"))
     assert plan.step == "1 at a time"
     assert len(plan.phases) == 3
+
+
+@pytest.mark.parametrize("name", ["mistral-7b-v0.3-synthetic", "smollm2-135m"])
+def test_the_recorded_packed_run_needs_what_was_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((RESULTS / name / "gpu" / "lean-packed" / "run.json").read_text(encoding="utf-8"))
+    assert main(["plan", "--target", name, "--preset", "lean", "--gpu", "h200"]) == 0
+    output = capsys.readouterr().out
+    (peak,) = re.findall(r"^peak: ([\d.]+) GiB", output, re.MULTILINE)
+    assert float(peak) == pytest.approx(record["peak_memory"]["cuda_driver_gib"], rel=0.1)
+    (rate,) = re.findall(r"([\d.]+) examples/s", output)
+    assert float(rate) == pytest.approx(record["examples_per_s"], rel=0.1)
