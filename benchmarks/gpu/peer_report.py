@@ -94,8 +94,9 @@ def agreement(found: Mapping[str, Any]) -> str:
     if not {"lean", "padded"} <= found.keys():
         return ""
     packed, padded = (found[name]["run"]["losses"] for name in ("lean", "padded"))
-    steps = min(len(packed), len(padded))
-    apart = [abs(a - b) for a, b in zip(packed, padded, strict=False)]
+    if len(packed) != len(padded):  # of other numbers of examples: shuffled differently, at other learning rates
+        return ""
+    steps, apart = len(packed), [abs(a - b) for a, b in zip(packed, padded, strict=True)]
     return (
         f"Packed and padded lean on the same examples, {steps} steps: their losses differ by {sum(apart) / steps:.4f}"
         f" on average and by {max(apart):.4f} at most, while the loss goes from {padded[0]:.3f} to"

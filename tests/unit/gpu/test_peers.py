@@ -45,10 +45,11 @@ def test_rates_are_given_as_multiples_of_unsloths_faster_run() -> None:
     assert any("| 200        | 9,000     | 0.500 s | 0.400 s    | 80%     |" in line for line in lines)
 
 
-def test_losses_are_compared_over_the_steps_that_both_took() -> None:
-    sentence = agreement({"lean": run(1, [3.0, 2.0, 1.0]), "padded": run(1, [3.01, 1.99])})
+def test_losses_are_compared_where_both_took_the_same_steps() -> None:
+    sentence = agreement({"lean": run(1, [3.0, 2.0]), "padded": run(1, [3.01, 1.99])})
     assert "2 steps: their losses differ by 0.0100 on average and by 0.0100 at most" in sentence
     assert agreement({"lean": run(1, [3.0])}) == ""
+    assert agreement({"lean": run(1, [3.0]), "padded": run(1, [3.0, 2.0])}) == ""
 
 
 def test_a_lever_that_failed_says_so_and_a_step_that_did_not_run_is_left_out(tmp_path: Path) -> None:
