@@ -79,8 +79,7 @@ def readme_figures() -> str:
     run = RunFolder(RESULTS / MODEL / "acceptance").read_record()
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
     judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
-    peaks, rates = _presets("training.gpu_memory", "cuda_reserved_gib"), _presets("training.duration", "examples_per_s")
-    gpu = read(f"{SHAPE}/gpu/golden/acceptance.json")["provenance"]["gpu"]
+    golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean-packed"))
     lines = (
         f"**{passed} of {len(subject['criteria'])} criteria passed**: `{MODEL}`, trained in"
         f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores within"
@@ -88,16 +87,15 @@ def readme_figures() -> str:
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
         f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria"
         " ([matrix](results/sabotage/matrix.md)).",
-        f"**{peaks[1]:.1f} instead of {peaks[0]:.1f} GiB**, {rates[1] / rates[0]:.1f} times as fast: training with"
-        f" `lean` beside `golden`, random weights in Mistral-7B's shape, {gpu} ([results](docs/results.md)).",
+        f"**1600 examples in {lean['duration_s']:.0f} s** within {_driver_gib(lean)}: training with `lean`, random"
+        f" weights in Mistral-7B's shape, one NVIDIA H200; {golden['duration_s'] / 60:.0f} minutes and"
+        f" {_driver_gib(golden)} with `golden` ([results](docs/results.md)).",
     )
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _presets(criterion: str, name: str) -> list[float]:
-    return [
-        measurements(read(f"{SHAPE}/gpu/{preset}/acceptance.json"))[criterion][name] for preset in ("golden", "lean")
-    ]
+def _driver_gib(run: dict[str, Any]) -> str:
+    return f"{run['peak_memory']['cuda_driver_gib']:.1f} GiB"
 
 
 def acceptance() -> str:

@@ -191,6 +191,7 @@ def test_any_other_number_of_examples_is_shared(count: int, examples: int, monke
     assert len(training_batches(["terse"] * examples, [1] * examples, training)) % count == 0
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_smaller_last_window_as_one_does(tmp_path: Path) -> None:
     fewer = [*TRAIN[:-1], "22"]
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
