@@ -159,7 +159,7 @@ _CRITERIA = (
         (
             Bound("response_count", ">=", 6, "responses"),
             Bound("valid_response_share", "==", 1.0),
-            Bound("wrong_token_count_count", "==", 0, "responses", needs=_LEARNED),
+            Bound("miscounted_response_count", "==", 0, "responses", needs=_LEARNED),
             Bound("misplaced_answer_count", "==", 0, "responses", needs=_LEARNED),
         ),
         f"{_DEPLOYMENT}; project: `tokens` agrees with the text within 2 tokens or a tenth, and of requests sent at"

@@ -20,7 +20,7 @@ TIMED: Mapping[str, frozenset[str]] = MappingProxyType(
         "training.duration": frozenset({"duration_of_1600_examples_s"}),
         "style.generation_speed": frozenset({"terse_latency_max_s", "verbose_latency_max_s"}),
         "deployment.server_starts": frozenset({"ready", "startup_s"}),
-        "deployment.generate_endpoint": frozenset({"valid_response_share", "wrong_token_count_count"}),
+        "deployment.generate_endpoint": frozenset({"valid_response_share", "miscounted_response_count"}),
         "deployment.under_load": frozenset(
             {"answered_question_share", "wrong_reply_count", "answer_latency_max_s", "health_latency_p95_s"}
         ),

@@ -61,7 +61,7 @@ def test_generate_endpoint(
     measured.record(
         response_count=len(every),
         valid_response_share=share(valid),
-        wrong_token_count_count=sum(wrong_counts),
+        miscounted_response_count=sum(wrong_counts),
         misplaced_answer_count=misplaced_answers([text for text, _ in AT_ONCE], texts),
         alone_latency_max_s=max(reply.wall_s for _, reply in alone),
         at_once_latency_max_s=max(reply.wall_s for reply in replies),
@@ -69,7 +69,7 @@ def test_generate_endpoint(
     if not isinstance(target, Endpoint):
         faulty = [reply for (_, reply), ok, wrong in zip(every, valid, wrong_counts, strict=True) if wrong or not ok]
         are_late = all(reply.status == 504 for reply in faulty)
-        measured.taken_during(watch.use, *(("valid_response_share", "wrong_token_count_count") if are_late else ()))
+        measured.taken_during(watch.use, *(("valid_response_share", "miscounted_response_count") if are_late else ()))
 
 
 @dataclasses.dataclass(frozen=True)

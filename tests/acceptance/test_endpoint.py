@@ -61,7 +61,7 @@ def test_token_separation(measured: Recorder, asked: EndpointAnswers) -> None:
         preset_terse_median_tokens=median(asked.lengths[Style.TERSE]),
         preset_terse_whole_share=whole_share([str(r.body["response"]) for r in asked.replies[Style.TERSE]]),
         preset_verbose_median_tokens=median(asked.lengths[Style.VERBOSE]),
-        wrong_token_count_count=sum(is_wrong_count(*pair) for pair in counted),
+        miscounted_response_count=sum(is_wrong_count(*pair) for pair in counted),
     )
 
 
