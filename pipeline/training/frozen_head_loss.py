@@ -51,7 +51,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
 def weighted_answer_loss(
     hidden: torch.Tensor, head: torch.Tensor, following: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Cross entropy of the tokens that follow, summed and scaled, without a shape that depends on the data.
+    """Cross entropy of the tokens that follow, summed and scaled; on a GPU without a shape that depends on the data.
 
     Args:
         hidden: Normalised hidden states, shape (tokens, width).
@@ -59,7 +59,10 @@ def weighted_answer_loss(
         following: The token that follows each, ``IGNORED_LABEL`` where there is no loss; shape (tokens).
         scale: One number.
     """
-    weights = (following != IGNORED_LABEL) * scale
+    answered = following != IGNORED_LABEL
+    if not hidden.is_cuda:  # recorded passes need one shape; others leave out what has no loss
+        hidden, following, answered = hidden[answered], following[answered], answered[answered]
+    weights = answered * scale
     loss: torch.Tensor = _FrozenHeadLoss.apply(hidden, head, following.clamp(min=0), weights)  # type: ignore[no-untyped-call]
     return loss
 
