@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.data.batches import IGNORED_LABEL
+from pipeline.training import cpu_attention
 from pipeline.training.frozen_head_loss import weighted_answer_loss
 from pipeline.training.lora_projections import LoraGroup, gated_mlp, project
 
@@ -50,14 +51,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest_t
             query, key, value, starts, starts, longest_tokens, longest_tokens, 0.0, True, False
         )[0]
         return attended
-    lengths = starts.diff().tolist()
-    examples = zip(*(part.transpose(0, 1).split(lengths, dim=1) for part in (query, key, value)), strict=True)
-    attended_examples = [
-        functional.scaled_dot_product_attention(*(part.unsqueeze(0) for part in example), is_causal=True, enable_gqa=True)
-        for example, length in zip(examples, lengths, strict=True)
-        if length
-    ]
-    return torch.cat(attended_examples, dim=2)[0].transpose(0, 1)
+    return cpu_attention.attend(query, key, value, starts)
 
 
 class _Layer:
