@@ -65,9 +65,7 @@ def ask_tersely() -> None:
 
 def force_length() -> None:
     def forced(config: Any, style: Style | None) -> Any:
-        return (
-            dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90) if style is Style.VERBOSE else config
-        )
+        return dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90) if style is Style.VERBOSE else config
 
     def one(generate_batch: Any) -> Any:
         def forcing(model: Any, tokenizer: Any, requests: Any, config: Any, **keywords: Any) -> Any:

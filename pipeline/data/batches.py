@@ -17,7 +17,7 @@ IGNORED_LABEL = -100
 ROW_MULTIPLE = 64
 """What the length of a packed row is a multiple of on a GPU, in tokens; project: whole blocks of matrix kernels."""
 CPU_ROW_MULTIPLE = 32
-"""On a CPU; project: whole blocks of its matrix units, and few enough lengths for the compiled products to be cached."""
+"""On a CPU; project: whole blocks of its matrix units, and few lengths, so that compiled products are found again."""
 
 
 def training_batches(styles: Sequence[str], lengths: Sequence[int], training: TrainingConfig) -> list[list[int]]:

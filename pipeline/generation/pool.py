@@ -35,7 +35,10 @@ class _Projections:
         weights = [plain_weight(base) for base in bases]
         self._weight, self._sizes = torch.cat(weights).to(dtype), [weight.shape[0] for weight in weights]
         factors = [_factors(layer, weight) for layer, weight in zip(layers, weights, strict=True)]
-        self._a, self._b = torch.cat([a for a, _ in factors]).to(dtype), torch.block_diag(*[b for _, b in factors]).to(dtype)
+        self._a, self._b = (
+            torch.cat([a for a, _ in factors]).to(dtype),
+            torch.block_diag(*[b for _, b in factors]).to(dtype),
+        )
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The output of each, for ``inputs`` of shape (tokens, width)."""
@@ -61,7 +64,10 @@ class _Layer:
         self._norms, self._head_size = (layer.input_layernorm, layer.post_attention_layernorm), attention.head_dim
         self._qkv = _Projections([attention.q_proj, attention.k_proj, attention.v_proj], dtype)
         self._output = _Projections([attention.o_proj], dtype)
-        self._gate_up, self._down = _Projections([mlp.gate_proj, mlp.up_proj], dtype), _Projections([mlp.down_proj], dtype)
+        self._gate_up, self._down = (
+            _Projections([mlp.gate_proj, mlp.up_proj], dtype),
+            _Projections([mlp.down_proj], dtype),
+        )
 
     def heads(self, hidden: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, and values of (tokens, width): each (tokens, heads, size)."""

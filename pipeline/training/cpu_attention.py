@@ -43,9 +43,7 @@ class _Attention(torch.autograd.Function):
             examples, flows, kept, outputs, strict=True
         ):
             to_value.copy_((probabilities.mT @ flow).transpose(0, 1))
-            to_scores = torch.ops.aten._softmax_backward_data(
-                flow @ values.mT, probabilities, -1, probabilities.dtype
-            )
+            to_scores = torch.ops.aten._softmax_backward_data(flow @ values.mT, probabilities, -1, probabilities.dtype)
             to_query.copy_(_ungrouped(to_scores @ keys, len(to_query)).mul_(ctx.scale))
             to_key.copy_((to_scores.mT @ queries).transpose(0, 1).mul_(ctx.scale))
         return *gradients, None

@@ -28,7 +28,9 @@ class _FrozenHeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         """Shapes: ``hidden`` (rows, width) and ``head`` (vocabulary, width), of one dtype; the others (rows)."""
         gradient, losses = torch.empty_like(hidden), torch.empty(len(labels), device=hidden.device)
-        blocks = zip(*(torch.split(part, LOSS_ROWS_AT_ONCE) for part in (hidden, labels, losses, gradient)), strict=True)
+        blocks = zip(
+            *(torch.split(part, LOSS_ROWS_AT_ONCE) for part in (hidden, labels, losses, gradient)), strict=True
+        )
         for inputs, targets, lost, flowing in blocks:
             torch.mm(_minus_targets(functional.linear(inputs, head), targets, lost), head, out=flowing)
         if weights is None:
@@ -49,7 +51,9 @@ class _FrozenHeadLoss(torch.autograd.Function):
 def _minus_targets(scores: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
     """Write the cross entropy of each row into ``losses`` and the softmax less one at the target over ``scores``."""
     rows = len(scores) if scores.is_cuda else CPU_ROWS_AT_ONCE
-    for part, chosen, lost in zip(scores.split(rows), targets.unsqueeze(1).split(rows), losses.split(rows), strict=True):
+    for part, chosen, lost in zip(
+        scores.split(rows), targets.unsqueeze(1).split(rows), losses.split(rows), strict=True
+    ):
         exact = part.float()
         probabilities = exact.softmax(dim=1)
         # The largest probability cannot vanish, so its logarithm gives the normaliser.

@@ -146,7 +146,12 @@ def questions() -> list[str]:
 def answers(trained: TrainedModel, questions: list[str]) -> Answers:
     few = questions[:PRESET_QUESTIONS]
     asked = in_each_style(questions)
-    asked += [Asked(text, style, GENERATION_PRESETS[style], seed) for seed in SAMPLING_SEEDS for style in Style for text in few]
+    asked += [
+        Asked(text, style, GENERATION_PRESETS[style], seed)
+        for seed in SAMPLING_SEEDS
+        for style in Style
+        for text in few
+    ]
     every = iter(ask(trained, asked))
     return Answers(
         unconstrained={style: list(islice(every, len(questions))) for style in Style},
