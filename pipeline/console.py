@@ -1,5 +1,4 @@
-"""Standard output and error that never fail a command, without other libraries' remarks; errors of the system as one
-line."""
+"""Output that never fails a command, free of what other libraries remark, and errors of the system as one line."""
 
 from __future__ import annotations
 

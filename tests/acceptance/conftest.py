@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from harness.machine import MachineUse, MachineWatch
+from pipeline.compat import cpu_compute_dtype
 from pipeline.config import GENERATION_PRESETS, TARGETS, Style, Target
 from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
@@ -20,6 +22,7 @@ from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.generation.generate import Asked, Generation, generate_many
 from pipeline.generation.scoring import swap_style_rows
 from pipeline.model.base_models import base_model_folder
+from pipeline.model.dequantize import unpack
 from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load_untrained
 from pipeline.model.tokenizer import load_tokenizer
 from pipeline.release.fingerprint import identity
@@ -134,7 +137,11 @@ def trained(
 @pytest.fixture(scope="session")
 def untrained(completed_run: RunFolder, device: str, base_model: str | None) -> LoadedModel:
     """The same base without the adapter."""
-    return load_untrained(completed_run, device=device, base_model=base_model)
+    loaded = load_untrained(completed_run, device=device, base_model=base_model)
+    if device == "cuda":
+        return loaded
+    # It reads and answers in batches only, which a CPU does several times faster with the values that 4 bits stand for.
+    return dataclasses.replace(loaded, model=unpack(loaded.model, getattr(torch, cpu_compute_dtype()), merge=False))
 
 
 @pytest.fixture(scope="session")
