@@ -41,9 +41,7 @@ def key_bounds(subject: Mapping[str, Any]) -> list[dict[str, str]]:
     Equalities and sample sizes have no distance that says how well something works, and are left out of the closest.
     """
     judged = [(criterion, bound) for criterion in subject["criteria"] for bound in criterion["bounds"]]
-    chosen = [
-        (criterion, bound) for criterion, bound in judged if bound["state"] in ("violated", "missing", "undecided")
-    ]
+    chosen = [pair for pair in judged if pair[1]["state"] != "holds"]
     if not chosen:
         closest: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
         for criterion, bound in judged:

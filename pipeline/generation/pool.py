@@ -35,17 +35,15 @@ class _Projections:
         weights = [plain_weight(base) for base in bases]
         self._weight, self._sizes = torch.cat(weights).to(dtype), [weight.shape[0] for weight in weights]
         factors = [_factors(layer, weight) for layer, weight in zip(layers, weights, strict=True)]
-        self._a, self._b = (
-            torch.cat([a for a, _ in factors]).to(dtype),
-            torch.block_diag(*[b for _, b in factors]).to(dtype),
-        )
+        self._a = torch.cat([a for a, _ in factors]).to(dtype)
+        self._b = torch.block_diag(*[b for _, b in factors]).to(dtype)  # type: ignore[no-untyped-call]
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The output of each, for ``inputs`` of shape (tokens, width)."""
         output = functional.linear(inputs, self._weight)
         if len(self._a):
             output.addmm_(functional.linear(inputs, self._a), self._b.t())
-        return output.split(self._sizes, dim=-1)
+        return torch.split(output, self._sizes, dim=-1)
 
 
 def _factors(layer: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +70,7 @@ class _Layer:
     def heads(self, hidden: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, and values of (tokens, width): each (tokens, heads, size)."""
         parts = self._qkv(_normalized(hidden, self._norms[0]))
-        query, key, value = (part.unflatten(-1, (-1, self._head_size)) for part in parts)
+        query, key, value = (torch.unflatten(part, -1, (-1, self._head_size)) for part in parts)
         return _rotated(query, cosine, sine), _rotated(key, cosine, sine), value
 
     def rest(self, hidden: Tensor, attended: Tensor) -> Tensor:
@@ -176,13 +174,17 @@ class Pool:
         ids = torch.tensor([[*row.prompt, *[self._eos_id] * (width - len(row.prompt))] for row in joining])
 
         def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            query, key, value = (part.unflatten(0, (count, width)).transpose(1, 2) for part in (query, key, value))
+            query, key, value = (
+                torch.unflatten(part, 0, (count, width)).transpose(1, 2) for part in (query, key, value)
+            )
             cache.keys_values[0, index, first : first + count, :, :width] = key
             cache.keys_values[1, index, first : first + count, :, :width] = value
             attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
             return attended.transpose(1, 2).flatten(0, 1)
 
-        hidden = self._hidden(ids.flatten(), torch.arange(width).repeat(count), attend).unflatten(0, (count, width))
+        hidden = torch.unflatten(
+            self._hidden(ids.flatten(), torch.arange(width).repeat(count), attend), 0, (count, width)
+        )
         cache.rows += joining
         self._choose(hidden[torch.arange(count), torch.tensor(lengths) - 1], joining)
 
@@ -197,7 +199,7 @@ class Pool:
             keys, values = (part[:count] for part in cache.keys_values[:, index].unbind())
             keys[places, :, positions], values[places, :, positions] = key, value
             # The queries that share a key stand where others have a sequence: no key is copied.
-            grouped = query.unflatten(1, (self._heads, -1))
+            grouped = torch.unflatten(query, 1, (self._heads, -1))
             attended = functional.scaled_dot_product_attention(
                 grouped, keys[:, :, :width], values[:, :, :width], attn_mask=seen
             )

@@ -21,7 +21,7 @@ class _Attention(torch.autograd.Function):
         """Shapes: ``query`` (tokens, heads, size), ``key`` and ``value`` (tokens, fewer heads, size)."""
         scale, attended, kept = query.shape[-1] ** -0.5, torch.empty_like(query), []
         for (queries, keys, values), output in zip(
-            _examples(lengths, query, key, value), attended.split(list(lengths)), strict=True
+            _examples(lengths, query, key, value), torch.split(attended, list(lengths)), strict=True
         ):
             unseen = _unseen(keys.shape[1], query).repeat(queries.shape[1] // keys.shape[1], 1)
             scores = torch.baddbmm(unseen, queries, keys.mT, alpha=scale)
@@ -36,9 +36,9 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *flowing: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
         gradients = [torch.empty_like(part) for part in (query, key, value)]
-        outputs = zip(*(gradient.split(list(ctx.lengths)) for gradient in gradients), strict=True)
+        outputs = zip(*(torch.split(gradient, list(ctx.lengths)) for gradient in gradients), strict=True)
         examples = _examples(ctx.lengths, query, key, value)
-        flows = (_grouped(flow, key.shape[1]) for flow in flowing[0].split(list(ctx.lengths)))
+        flows = (_grouped(flow, key.shape[1]) for flow in torch.split(flowing[0], list(ctx.lengths)))
         for (queries, keys, values), flow, probabilities, (to_query, to_key, to_value) in zip(
             examples, flows, kept, outputs, strict=True
         ):
@@ -58,16 +58,16 @@ def _examples(lengths: Sequence[int], query: Tensor, key: Tensor, value: Tensor)
 
     The queries that share a key stand below each other, so that no key is repeated.
     """
-    for queries, keys, values in zip(*(part.split(list(lengths)) for part in (query, key, value)), strict=True):
+    for queries, keys, values in zip(*(torch.split(part, list(lengths)) for part in (query, key, value)), strict=True):
         yield _grouped(queries, key.shape[1]), keys.transpose(0, 1), values.transpose(0, 1)
 
 
 def _grouped(vectors: Tensor, heads: int) -> Tensor:
-    return vectors.unflatten(1, (heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
+    return torch.unflatten(vectors, 1, (heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
 
 
 def _ungrouped(vectors: Tensor, tokens: int) -> Tensor:
-    return vectors.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2)
+    return torch.unflatten(vectors, 1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor) -> Tensor:

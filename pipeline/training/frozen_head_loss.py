@@ -51,9 +51,8 @@ class _FrozenHeadLoss(torch.autograd.Function):
 def _minus_targets(scores: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
     """Write the cross entropy of each row into ``losses`` and the softmax less one at the target over ``scores``."""
     rows = len(scores) if scores.is_cuda else CPU_ROWS_AT_ONCE
-    for part, chosen, lost in zip(
-        scores.split(rows), targets.unsqueeze(1).split(rows), losses.split(rows), strict=True
-    ):
+    parts = (torch.split(part, rows) for part in (scores, targets.unsqueeze(1), losses))
+    for part, chosen, lost in zip(*parts, strict=True):
         exact = part.float()
         probabilities = exact.softmax(dim=1)
         # The largest probability cannot vanish, so its logarithm gives the normaliser.
