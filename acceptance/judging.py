@@ -18,8 +18,8 @@ from pipeline.config import PRESETS, TARGETS, Target
 from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.packages import GOLDEN_PINS
 from pipeline.environment import apply_environment
-from tests.acceptance.client import Endpoint
-from tests.acceptance.selection import judged_preset
+from acceptance.client import Endpoint
+from acceptance.selection import judged_preset
 
 apply_environment()  # before any test module imports torch
 
