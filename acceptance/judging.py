@@ -1,4 +1,4 @@
-"""Joins the harness and the pipeline, which do not import each other: options, targets and the kind of machine."""
+"""The suite's pytest plugin: criteria, options, targets and the kind of machine; joins the harness and the pipeline."""
 
 from __future__ import annotations
 
@@ -13,33 +13,40 @@ from typing import Any
 
 import pytest
 
+from acceptance.client import Endpoint
+from acceptance.criteria import DOCUMENTED
+from acceptance.selection import judged_preset
+from harness.criteria_set import CriteriaSet
 from harness.report.document import portable_arguments
 from pipeline.config import PRESETS, TARGETS, Target
 from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.packages import GOLDEN_PINS
 from pipeline.environment import apply_environment
-from acceptance.client import Endpoint
-from acceptance.selection import judged_preset
 
 apply_environment()  # before any test module imports torch
-
-# Under -OO this plugin would end pytest with a traceback before pytest_configure refuses.
-pytest_plugins = ["pytester"] if __debug__ else []
 
 DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
 """What an acceptance run means without ``--target``: the models whose weights are real."""
 _DOCTOR: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 
 
+def pytest_acceptance_criteria() -> CriteriaSet:
+    """The documented criteria."""
+    return DOCUMENTED
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what is judged, and where."""
     group = parser.getgroup("pipeline", "what the acceptance tests run on")
     group.addoption("--target", action="append", choices=tuple(TARGETS), help="base model; may be repeated")
     group.addoption("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
     group.addoption(
         "--preset", choices=tuple(PRESETS), help="training preset (default: golden for Mistral, lean for smaller ones)"
     )
-    group.addoption("--run-dir", type=Path, help="accept this finished training run instead of training one")
-    group.addoption("--base-model", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+    group.addoption(
+        "--run-dir", type=Path, metavar="DIR", help="accept this finished training run instead of training one"
+    )
+    group.addoption("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
     group.addoption(
         "--endpoint",
         metavar="URL",
@@ -48,13 +55,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not __debug__:
-        raise pytest.UsageError("python -O removes the assertions, and they are the tests; run it without -O")
+    """Register the marks."""
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
-    config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
-    config.addinivalue_line("markers", "slow: runs in `make test-all`, not in `make test`")
     config.addinivalue_line("markers", "snapshot: compares with outputs recorded in golden/ on this kind of machine")
 
 
