@@ -16,6 +16,7 @@ import pytest
 from acceptance.client import Endpoint
 from acceptance.criteria import DOCUMENTED
 from acceptance.selection import judged_preset
+from harness.arguments import FolderOption
 from harness.criteria_set import CriteriaSet
 from harness.report.document import portable_arguments
 from pipeline.config import PRESETS, TARGETS, Target
@@ -44,9 +45,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--preset", choices=tuple(PRESETS), help="training preset (default: golden for Mistral, lean for smaller ones)"
     )
     group.addoption(
-        "--run-dir", type=Path, metavar="DIR", help="accept this finished training run instead of training one"
+        "--run-dir",
+        action=FolderOption,
+        type=Path,
+        metavar="DIR",
+        help="accept this finished training run instead of training one",
     )
-    group.addoption("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+    group.addoption(
+        "--base-model", action=FolderOption, metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)"
+    )
     group.addoption(
         "--endpoint",
         metavar="URL",

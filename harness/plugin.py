@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import provenance
+from harness.arguments import FolderOption, collected_whole_folder
 from harness.criteria import Criterion
 from harness.criteria_set import NO_CRITERIA, CriteriaSet
 from harness.recorder import Recorder
@@ -22,7 +22,7 @@ from harness.subject import Subject
 from harness.trial import Trial
 from harness.verdict import Decision, Outcome
 
-pytest_plugins = ("harness.snapshots.plugin",)
+pytest_plugins = ("harness.arguments", "harness.snapshots.plugin")
 
 _SESSION = pytest.StashKey[AcceptanceSession]()
 _TRIAL = pytest.StashKey[Trial]()
@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("acceptance")
     group.addoption(
         "--acceptance-dir",
+        action=FolderOption,
         metavar="DIR",
         help=f"where the verdict and its report are written (default: {RESULTS_FOLDER} in the root folder)",
     )
@@ -102,7 +103,7 @@ def _register(session: pytest.Session, config: pytest.Config, items: list[pytest
             files.append(item.path)
     # Unreadable files and --lf leave tests out: the run cannot pass, and its own message is the better one.
     partial = session.testsfailed or config.getoption("lf", False)
-    if files and not partial and _collected_whole_folder(config, files):
+    if files and not partial and collected_whole_folder(config, files):
         untested = _session(config).untested()
         if untested:
             raise pytest.UsageError(
@@ -146,13 +147,6 @@ def _subject(mark: pytest.Mark) -> Subject:
             "the subject mark takes name='...', learned=True or False, and optionally thresholds and access"
         )
     return Subject(name, learned, mark.kwargs.get("thresholds", {}), mark.kwargs.get("access", "model"))
-
-
-def _collected_whole_folder(config: pytest.Config, files: list[Path]) -> bool:
-    paths = [config.invocation_params.dir / str(argument).partition("::")[0] for argument in config.args]
-    folders = [Path(os.path.realpath(path)) for path in paths if path.is_dir()]
-    real_files = [Path(os.path.realpath(file)) for file in files]
-    return any(file.is_relative_to(folder) for folder in folders for file in real_files)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
