@@ -46,9 +46,13 @@ def _run(arguments: argparse.Namespace) -> int:
         options += [f"--{name}={value}"] if value else []
     if arguments.base_model:
         options.append(f"--base-model={Path(arguments.base_model).resolve()}")
+    # Recorded outputs are those of the documented runs on a few machines, and lie in the checkout.
+    options += ["-m", f"{marker} and not snapshot"]
     here = [f"--config-file={_SETTINGS}", f"--rootdir={Path.cwd()}"]
-    command = [sys.executable, "-m", "pytest", "-v", *here, "--pyargs", "acceptance", "-m", marker, *options]
-    return subprocess.run(command, check=False).returncode
+    command = [sys.executable, "-m", "pytest", "-v", *here, "--pyargs", "acceptance", *options]
+    status = subprocess.run(command, check=False).returncode
+    print("snapshots: not compared; in a checkout, pytest -m snapshot compares with golden/", flush=True)
+    return status
 
 
 ACCEPT = Command(
