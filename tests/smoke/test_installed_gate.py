@@ -55,6 +55,7 @@ def test_a_run_is_judged(site: Path, tiny_run: RunFolder, tmp_path: Path) -> Non
     assert gate(site, tmp_path, *verdict).stdout == "decision: INCOMPLETE, not ACCEPTED\n"
 
 
+@pytest.mark.slow
 def test_recorded_outputs_that_are_not_there_are_no_match(site: Path, tiny_run: RunFolder, tmp_path: Path) -> None:
     options = ("--target", "tiny-mistral", "--run-dir", str(tiny_run.path), "-p", "no:cacheprovider")
     compared = gate(site, tmp_path, "pytest", "--pyargs", "acceptance", "-m", "embedded and snapshot", *options)
