@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from acceptance.criteria import DOCUMENTED
 from docs.blocks.markdown import code, table
-from harness.documented_criteria import DOCUMENTED
 from pipeline.config import (
     GENERATION_PRESETS,
     PRESETS,

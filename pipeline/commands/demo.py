@@ -17,7 +17,6 @@ from typing import Any
 
 from pipeline.commands import DEFAULT_TARGET, Command
 from pipeline.config import TARGETS, Target, get_target, resolve_preset
-from pipeline.errors import PipelineError
 from pipeline.files import TRAINING_DATA
 from pipeline.model.base_models import base_model_folder
 from pipeline.run_folder import RunFolder
@@ -52,13 +51,7 @@ def run_demo(target: Target, output: Path) -> int:
     """Prepare, train and judge a target; returns the acceptance's exit status (0 only for ACCEPTED).
 
     Writes the seconds of each stage to ``stages.json``.
-
-    Raises:
-        PipelineError: There are no acceptance tests beside the package, as in an installed wheel.
     """
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / "tests" / "acceptance").is_dir():
-        raise PipelineError("the demo needs the project's checkout with tests/acceptance; clone it and run make demo.")
     output = output.resolve()
     stages = _Stages()
     with stages.next("prepare"):
@@ -72,11 +65,9 @@ def run_demo(target: Target, output: Path) -> int:
         train(TrainingRequest(target, resolve_preset("lean", target), TRAINING_DATA, run.path, target.device))
     (output / "acceptance.json").unlink(missing_ok=True)  # no earlier verdict may stand for this one
     with stages.next("accept"):
-        marker = "gpu" if target.device == "cuda" else "embedded"
-        command = [sys.executable, "-m", "pytest", "-v", "--no-header", "tests/acceptance"]
-        command += ["-m", f"{marker} and not snapshot"]
-        command += ["--target", target.name, "--run-dir", str(run.path), "--acceptance-dir", str(output)]
-        status = subprocess.run(command, cwd=checkout, check=False).returncode
+        # In a process of its own: the pipeline does not know the gate, and the model is loaded again.
+        command = [sys.executable, "-m", "pipeline.cli", "accept", "--run", str(run.path), "--output", str(output)]
+        status = subprocess.run(command, check=False).returncode
     (output / "stages.json").write_text(json.dumps(stages.taken_s, indent=2) + "\n", encoding="utf-8")
     print(_ending(output, sum(stages.taken_s.values())), flush=True)
     return status

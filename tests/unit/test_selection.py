@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from conftest import pytest_snapshot_environment
+from acceptance.judging import pytest_snapshot_environment
+from acceptance.selection import given_run, judged_preset
 from pipeline.config import TARGETS
 from pipeline.run_folder import RunFolder
-from tests.acceptance.selection import given_run, judged_preset
 
 SMALL, LARGE = TARGETS["smollm2-135m"], TARGETS["mistral-7b-v0.3"]
 

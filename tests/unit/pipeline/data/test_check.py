@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 from pipeline.cli import main
 from pipeline.config import Style
 from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, check_examples

@@ -13,6 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from acceptance.client import Client, Endpoint
+from acceptance.crowd import Crowd, send_crowd
+from acceptance.evidence import Answers, Counterfactuals, TrainingOutcome
+from acceptance.processes import VERBOSITY, ServerProcess
+from acceptance.selection import given_run, judged_preset
 from harness.machine import MachineUse, MachineWatch
 from pipeline.compat import cpu_compute_dtype
 from pipeline.config import GENERATION_PRESETS, TARGETS, Style, Target
@@ -27,10 +32,6 @@ from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load
 from pipeline.model.tokenizer import load_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
-from tests.acceptance.client import Client, Endpoint
-from tests.acceptance.crowd import Crowd, send_crowd
-from tests.acceptance.selection import given_run, judged_preset
-from tests.support import VERBOSITY, Answers, Counterfactuals, ServerProcess, TrainingOutcome
 
 SAMPLING_SEEDS = (7, 11, 13)
 PRESET_QUESTIONS = 12

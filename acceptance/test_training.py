@@ -13,6 +13,7 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from acceptance.evidence import TrainingOutcome
 from harness.machine import MachineUse
 from harness.metrics import loss_trend
 from harness.recorder import Recorder
@@ -23,7 +24,6 @@ from pipeline.model.adapter import apply_adapter
 from pipeline.model.base_models import base_model_folder
 from pipeline.model.loading import TrainedModel, hardware_preset, load_base
 from pipeline.run_folder import RunFolder
-from tests.support import TrainingOutcome
 
 
 @pytest.mark.criterion("training.loads_in_4bit")
