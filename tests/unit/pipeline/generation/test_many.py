@@ -1,0 +1,59 @@
+"""Many answers in one pool: each is the one that ``generate()`` gives to its prompt alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
+from pipeline.generation.generate import Asked, generate_batch, generate_many
+from pipeline.model.loading import LoadedModel, TrainedModel
+from pipeline.run_folder import RunFolder
+from tests.unit.pipeline.engines.exact import exact_model
+
+PROMPTS = ("Why?", "What is rate limiting?", "How do whales sing in the deep, and why?", "Hi", "Name one geyser.")
+STYLES = (*Style, None)
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_run: RunFolder) -> LoadedModel:
+    return exact_model(tiny_run)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 64])
+def test_places_do_not_change_an_answer(exact: LoadedModel, at_once: int) -> None:
+    asked = [
+        Asked(prompt, style, GenerationConfig(max_new_tokens=3 + number))
+        for number, prompt in enumerate(PROMPTS)
+        for style in STYLES
+    ]
+    together = generate_many(exact.model, exact.tokenizer, asked, at_once=at_once)
+    for one, answer in zip(asked, together, strict=True):
+        (alone,) = generate_batch(exact.model, exact.tokenizer, [(one.prompt, one.style)], one.limits)
+        assert (answer.token_ids, answer.finish_reason) == (alone.token_ids, alone.finish_reason)
+
+
+def test_an_answer_that_ends_makes_room(exact: LoadedModel) -> None:
+    limits = GenerationConfig(max_new_tokens=8)
+    (endless,) = generate_batch(exact.model, exact.tokenizer, [("Why?", Style.TERSE)], limits)
+    ends = exact.tokenizer.eos_token_id
+    exact.tokenizer.eos_token_id = endless.token_ids[2]
+    try:
+        asked = [Asked("Why?", Style.TERSE, limits), Asked("Hi", Style.VERBOSE, limits), Asked("Hi", None, limits)]
+        answers = generate_many(exact.model, exact.tokenizer, asked, at_once=2)
+    finally:
+        exact.tokenizer.eos_token_id = ends
+    assert answers[0].token_ids == endless.token_ids[:2]
+    assert answers[0].finish_reason == "eos"
+    assert all(answer.token_count == 8 for answer in answers[1:])
+
+
+def test_sampled_answers_follow_their_presets_and_seeds(tiny_trained: TrainedModel) -> None:
+    def sampled(seed: int, at_once: int) -> list[tuple[int, ...]]:
+        asked = [Asked(prompt, style, GENERATION_PRESETS[style], seed) for prompt in PROMPTS[:2] for style in Style]
+        answers = generate_many(tiny_trained.model, tiny_trained.tokenizer, asked, at_once=at_once)
+        for one, answer in zip(asked, answers, strict=True):
+            assert one.limits.min_new_tokens <= answer.token_count <= one.limits.max_new_tokens
+        return [answer.token_ids for answer in answers]
+
+    assert sampled(7, at_once=4) == sampled(7, at_once=4)
+    assert sampled(7, at_once=4) != sampled(8, at_once=4)
