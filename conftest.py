@@ -20,27 +20,33 @@ from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.packages import GOLDEN_PINS
 from pipeline.environment import apply_environment
 from tests.acceptance.client import Endpoint
-from tests.acceptance.selection import judged_preset
+from tests.acceptance.selection import judged_preset, judged_targets
 
 apply_environment()  # before any test module imports torch
 
 # Under -OO this plugin would end pytest with a traceback before pytest_configure refuses.
 pytest_plugins = ["pytester"] if __debug__ else []
 
-DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
-"""What an acceptance run means without ``--target``: the models whose weights are real."""
 _DOCTOR: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("pipeline", "what the acceptance tests run on")
-    group.addoption("--target", action="append", choices=tuple(TARGETS), help="base model; may be repeated")
+    group.addoption(
+        "--target",
+        action="append",
+        metavar="NAME|FILE.toml",
+        help=f"base model: {', '.join(TARGETS)}, or a file that describes your own; may be repeated (default: that of "
+        "--run-dir or --base-model, else those with real weights)",
+    )
     group.addoption("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
     group.addoption(
         "--preset", choices=tuple(PRESETS), help="training preset (default: golden for Mistral, lean for smaller ones)"
     )
     group.addoption("--run-dir", type=Path, help="accept this finished training run instead of training one")
-    group.addoption("--base-model", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+    group.addoption(
+        "--base-model", help="folder of a base model of your own, or of Mistral's weights (or VERBOSITY_BASE_MODEL)"
+    )
     group.addoption(
         "--endpoint",
         metavar="URL",
@@ -63,12 +69,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that uses ``target`` over the selected targets, marked by the device they need."""
     if "target" not in metafunc.fixturenames:
         return
-    names = metafunc.config.getoption("--target") or DEFAULT_TARGETS
     if url := metafunc.config.getoption("--endpoint"):
         metafunc.parametrize("target", [_endpoint(url, metafunc.config)], scope="session")
         return
     device = metafunc.config.getoption("--device")
-    parameters = [_parameter(TARGETS[name], device or TARGETS[name].device) for name in dict.fromkeys(names)]
+    parameters = [_parameter(target, device or target.device) for target in judged_targets(metafunc.config)]
     metafunc.parametrize("target", parameters, scope="session")
 
 
@@ -144,7 +149,7 @@ def pytest_snapshot_environment(config: pytest.Config, subject: str) -> str:
     """Kind of machine and library versions within which outputs are reproducible, and their preset."""
     import torch
 
-    target = TARGETS[subject]
+    target = next(target for target in judged_targets(config) if target.name == subject)
     if (config.getoption("--device") or target.device) == "cuda" and torch.cuda.is_available():
         hardware = torch.cuda.get_device_name(0)
     else:

@@ -51,20 +51,30 @@ def text(argument: str) -> str:
 def base_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device and the folder of the base weights."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
+    _base_model_argument(parser)
+
+
+def target_arguments(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add the target and the folder of its weights.
+
+    Args:
+        parser: A parser.
+        meaning: What the target is for, and the default.
+    """
+    _target_argument(parser, meaning)
+    _base_model_argument(parser)
+
+
+def _target_argument(parser: argparse.ArgumentParser, meaning: str) -> None:
+    names = f"{', '.join(TARGETS)}, or a file that describes your own"
+    parser.add_argument("--target", metavar="NAME|FILE.toml", help=f"base model {meaning}: {names}")
+
+
+def _base_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-model",
         metavar="DIR",
         help="folder of a base model of your own, or of Mistral's weights (or VERBOSITY_BASE_MODEL)",
-    )
-
-
-def target_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the target."""
-    parser.add_argument(
-        "--target",
-        metavar="NAME|FILE.toml",
-        help=f"base model: {', '.join(TARGETS)}, or a file that describes your own (default: the one that --base-model "
-        f"names, else {DEFAULT_TARGET})",
     )
 
 
@@ -83,7 +93,7 @@ def chosen_target(arguments: argparse.Namespace) -> Target:
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add target, preset and data."""
-    target_argument(parser)
+    _target_argument(parser, f"(default: the one that --base-model names, else {DEFAULT_TARGET})")
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
