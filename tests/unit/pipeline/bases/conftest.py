@@ -17,6 +17,7 @@ from tests.tiny_bases import TINY_BASES, write_pairs, write_tiny_base
 SETTINGS = """\
 name = "own-{name}"
 device = "cpu"
+learned = false
 {template}
 [lean]
 learning_rate = 2e-2

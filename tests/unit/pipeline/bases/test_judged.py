@@ -24,7 +24,7 @@ def outcomes(folder: Path, target: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["phi3", "gpt_neox"])
 def test_a_run_on_an_own_base_is_judged(name: str, trained_on: Callable[[str], Trained], tmp_path: Path) -> None:
     arguments = (*MARKS, f"--run-dir={trained_on(name).run.path}", f"--acceptance-dir={tmp_path}")
-    assert acceptance(*arguments, tests=QUICK_FILES) in (10, 11)  # random weights never learn the styles
+    assert acceptance(*arguments, tests=QUICK_FILES) == 11
     assert outcomes(tmp_path, f"own-{name}") == dict.fromkeys(JUDGED_QUICKLY, "PASS")
 
 
@@ -33,7 +33,7 @@ def test_an_own_base_is_trained_and_judged_within_its_own_limits(
     base_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = base_of("gemma2")
-    settings = (folder / TARGET_FILE).read_text().replace("[lean]", "learned = false\n[lean]\nmax_examples = 16")
+    settings = (folder / TARGET_FILE).read_text().replace("[lean]", "[lean]\nmax_examples = 16")
     file = tmp_path / "limited.toml"
     file.write_text(f"peak_memory_limit_gib = 0.01\n{settings}")
     arguments = (*MARKS, f"--target={file}", f"--base-model={folder}", f"--acceptance-dir={tmp_path / 'judged'}")
