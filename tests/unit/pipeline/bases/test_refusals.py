@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from pipeline.config import Style
+from pipeline.config import Style, Target
 from pipeline.errors import PipelineError
 from pipeline.run_folder import RunFolder
-from pipeline.target_file import TARGET_FILE
+from pipeline.target_file import TARGET_FILE, read_fields
 from pipeline.targets import recorded_target, resolve_target
-from tests.tiny_bases import write_pairs
+from tests.tiny_bases import TINY_BASES, write_pairs
+
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "own-model.md"
 
 
 @pytest.fixture
@@ -160,3 +164,25 @@ def test_a_record_whose_target_is_damaged_is_refused(tmp_path: Path) -> None:
     record = {"target": "own", "target_settings": {"name": "own", "device": "tpu"}, "base_model": "x"}
     with pytest.raises(PipelineError, match=r'run.json: device: \'tpu\'; use "cuda" or "cpu".'):
         recorded_target(record, RunFolder(tmp_path).record_file)
+
+
+def test_the_pages_target_file_trains_a_base_within_its_settings(
+    base_of: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    file = tmp_path / "example.toml"
+    file.write_text(example, encoding="utf-8")
+    assert set(read_fields(file)) == {field.name for field in dataclasses.fields(Target)} - {"folder", "weights"}
+    named = ["--target", str(file), "--base-model", str(base_of("qwen3")), "--device", "cpu"]
+    data = write_pairs(tmp_path / "pairs.jsonl")
+    assert main(["train", *named, "--data", str(data), "--output", str(tmp_path / "run")]) == 0
+    record = RunFolder(tmp_path / "run").read_record()
+    assert record["target"] == "qwen3-0.6b"
+    assert record["preset"]["training"]["learning_rate"] == 1e-3
+    assert record["preset"]["training"]["epochs"] == 2
+    assert main(["generate", "--run", str(tmp_path / "run"), "--prompt", "What is rain?", "--style", "terse"]) == 0
+
+
+def test_the_page_names_every_architecture_that_is_tested() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert [name for name in TINY_BASES if f"`{name}`" not in text] == []
