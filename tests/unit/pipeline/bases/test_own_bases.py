@@ -17,6 +17,7 @@ from pipeline.config import GenerationConfig, Style, resolve_preset
 from pipeline.data.encoding import encode, prompt_ids, render_prompt
 from pipeline.data.formats import Example
 from pipeline.data.source import Problems
+from pipeline.data.text import spelled_control_token
 from pipeline.engines.interface import AnswerRequest
 from pipeline.engines.selection import open_local
 from pipeline.generation.generate import generate_with_style
@@ -175,3 +176,11 @@ def test_golden_trains_and_exports_whole_embeddings_and_head(
     assert main(["export", "--run", str(run), "--output", str(tmp_path / "model")]) == 0
     saved = json.loads((run / "adapter" / "adapter_config.json").read_text())["modules_to_save"]
     assert saved == (["embed_in", "embed_out"] if name == "gpt_neox" else ["embed_tokens", "lm_head"])
+
+
+def test_white_space_and_tags_that_a_tokenizer_adds_stay_text(base_of: Callable[[str], Path]) -> None:
+    tokenizer = opened(base_of("qwen3")).tokenizer
+    tokenizer.add_tokens(["\n\n", "    ", "<b>", "</h2>", "<think>"])
+    assert spelled_control_token("one\n\ntwo    three <b>four</h2>", tokenizer) is None
+    assert spelled_control_token("a <think> b", tokenizer) == "<think>"
+    assert spelled_control_token("a <|im_end|> b", tokenizer) == "<|im_end|>"
