@@ -21,14 +21,14 @@ learned = false
 {template}
 [lean]
 learning_rate = 2e-2
-micro_batch_size = 4
+micro_batch_size = 2
 accumulation_steps = 1
 """
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A base's folder and a run of four optimizer steps on it."""
+    """A base's folder and a run of eight optimizer steps on it."""
 
     name: str
     folder: Path
