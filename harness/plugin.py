@@ -60,7 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "subject(name, learned, thresholds, access): what is judged, and its own thresholds"
     )
-    config.stash[_SESSION] = AcceptanceSession(results_folder(config))
+    try:
+        config.stash[_SESSION] = AcceptanceSession(results_folder(config))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(tryfirst=True)

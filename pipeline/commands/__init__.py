@@ -52,6 +52,16 @@ def base_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
 
 
+def trusted_key_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the key that must have signed a verdict's attestation."""
+    parser.add_argument(
+        "--trust-key",
+        type=Path,
+        metavar="FILE",
+        help="ed25519 public key (PEM) that must have signed the attestation beside the verdict, verdict.intoto.json",
+    )
+
+
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add target, preset and data."""
     parser.add_argument(

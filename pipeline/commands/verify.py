@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.commands import Command, base_arguments
+from pipeline.commands import Command, base_arguments, trusted_key_argument
 from pipeline.release.verify import check_verdict
 
 
@@ -19,6 +19,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="run folder, or the adapter folder inside it; run.json must be there",
     )
     base_arguments(parser)
+    trusted_key_argument(parser)
     parser.add_argument(
         "--ignore-environment",
         action="store_true",
@@ -35,6 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.adapter,
         base_model=arguments.base_model,
         device=arguments.device,
+        trusted_key=arguments.trust_key,
         note_environment=note if arguments.ignore_environment else None,
     )
     for complaint in complaints:
