@@ -71,7 +71,8 @@ class Run:
         """Read ``acceptance.json``, and the base's answers from the curve."""
         (subject,) = json.loads((folder / "acceptance.json").read_text(encoding="utf-8"))["subjects"]
         attached = {(a["name"], a["label"]): a["values"] for c in subject["criteria"] for a in c["attachments"]}
-        measured = {name: _value(v) for c in subject["criteria"] for name, v in c["measurements"].items()}
+        judged = [c for c in subject["criteria"] if not c["id"].startswith("deployment.")]  # which use some names, too
+        measured = {name: _value(value) for c in judged for name, value in c["measurements"].items()}
         lengths = {style: np.array(attached["answer length, unconstrained", style.value]) for style in Style}
         losses = np.array(attached["training loss", "loss"])
         return cls(folder.relative_to(MODEL).as_posix(), lengths, curve_lengths()[0], losses, measured)

@@ -12,7 +12,7 @@ from pipeline.config import Style
 from sabotage.replacing import replace
 from sabotage.serving import when_busy, with_bodies, with_generations, with_problems, with_served_model
 
-KEPT_TOKENS = 16
+KEPT_TOKENS = 8
 """Tokens that a context cut short keeps of a prompt."""
 DEFAULT_MAX_TOKENS = 16
 """Cap of an answer where a client names none, as in OpenAI's first API."""

@@ -111,7 +111,7 @@ _LEARNED = (
     ),
     Fault(
         "context-cut",
-        "the server reads only the last 16 tokens of a prompt, so the style token is lost",
+        "the server reads only the last 8 tokens of a prompt, so the style token is lost",
         (SERVED,),
         ANSWERS,
         learned=True,

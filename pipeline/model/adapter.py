@@ -102,4 +102,5 @@ def _tensor_names(adapter_folder: Path) -> set[str]:
 def _taken_names(adapted: PeftModel) -> set[str]:
     """Names under which an adapter's file may hold tensors; PEFT leaves all others out without a word."""
     whole = {name for name, _ in adapted.named_parameters()}  # a resized embedding may be saved beside the adapter
-    return whole | get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    whole.update(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_older_trials_stay_until_they_are_run_again_and_are_held_against_todays_
     assert [(run["seed"], run["decision"]) for run in healthy] == [(1000, "ACCEPTED"), (1001, "ACCEPTED")]
 
 
-def result_of(folder: Path, criteria: dict[str, str], limits: dict[str, dict[str, str]]) -> Path:
+def result_of(folder: Path, criteria: dict[str, str], limits: Mapping[str, Mapping[str, str]]) -> Path:
     """A trial's result document with these outcomes and limits."""
     entries = [
         {
@@ -102,7 +103,7 @@ def result_of(folder: Path, criteria: dict[str, str], limits: dict[str, dict[str
 
 def test_a_result_of_other_bounds_is_not_put_beside_the_others(tmp_path: Path) -> None:
     outcomes = dict.fromkeys(BOUNDS, "PASS")
-    require_bounds_in_force([result_of(tmp_path / "now", outcomes, dict(BOUNDS))])
+    require_bounds_in_force([result_of(tmp_path / "now", outcomes, BOUNDS)])
     other = {**BOUNDS, "style.consistency": {"ordered_question_share": ">= 0.5"}}
     with pytest.raises(RuntimeError, match=r"acceptance\.json: other bounds of style\.consistency"):
         require_bounds_in_force([result_of(tmp_path / "then", outcomes, other)])
