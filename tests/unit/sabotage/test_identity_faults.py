@@ -93,17 +93,18 @@ def test_another_base_is_refused(name: str, run: RunFolder, verdict: Path, injec
     assert f"identity.{field}" in {complaint.partition(":")[0] for complaint in check_verdict(verdict, run)}
 
 
-@pytest.mark.parametrize("command", ["serve", "generate", "export"])
+@pytest.mark.parametrize("command", ["serve", "serve remote", "generate", "export"])
 def test_no_command_answers_with_an_edited_configuration(
     command: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage("alpha-doubled", run)
     options = {
         "serve": ["--port", "0"],
+        "serve remote": "--port 0 --engine remote --remote-url http://127.0.0.1:9/v1 --remote-model m".split(),
         "generate": ["--prompt", "What is caching?", "--style", "terse"],
         "export": ["--output", str(run.path / "exported")],
     }
-    assert main([command, "--run", str(run.path), *options[command]]) == 1
+    assert main([command.split()[0], "--run", str(run.path), *options[command]]) == 1
     assert "adapter_config.lora_alpha 64, was 32" in capsys.readouterr().err
 
 
