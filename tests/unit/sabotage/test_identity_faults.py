@@ -100,7 +100,16 @@ def test_no_command_answers_with_an_edited_configuration(
     damage("alpha-doubled", run)
     options = {
         "serve": ["--port", "0"],
-        "serve remote": "--port 0 --engine remote --remote-url http://127.0.0.1:9/v1 --remote-model m".split(),
+        "serve remote": [
+            "--port",
+            "0",
+            "--engine",
+            "remote",
+            "--remote-url",
+            "http://127.0.0.1:9/v1",
+            "--remote-model",
+            "m",
+        ],
         "generate": ["--prompt", "What is caching?", "--style", "terse"],
         "export": ["--output", str(run.path / "exported")],
     }
