@@ -83,6 +83,15 @@ def test_an_edited_adapter_configuration_is_refused(name: str, run: RunFolder, v
     assert complaint.startswith("identity.adapter_config_sha256: stale")
 
 
+@pytest.mark.parametrize(
+    "name", ["truncated", "adapter-of-another-base", "rows-lost", "tensor-lost", "tensors-empty", "weights-pickled"]
+)
+def test_a_damaged_adapter_is_refused(name: str, run: RunFolder) -> None:
+    damage(name, run)
+    with pytest.raises(PipelineError, match="adapter"):
+        load_trained(run)
+
+
 @pytest.mark.parametrize("name", BASE)
 def test_another_base_is_refused(name: str, run: RunFolder, verdict: Path, inject: Callable[[str], None]) -> None:
     inject(name)
