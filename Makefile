@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo docs report-picture test test-all test-durations test-golden test-page abuse lint sabotage data-check curve \
+.PHONY: demo docs report-picture test test-all test-durations test-golden test-page abuse lint sabotage calibration data-check curve \
 	bench in-turn versions serving-load serving-peers \
 	overload engine-agreement large-data gpu-acceptance gpu-peers clean
 
@@ -61,6 +61,10 @@ report-picture: $(READY)
 JOBS ?= 1
 sabotage: $(READY)
 	$(BIN)/python -m sabotage.matrix --jobs $(JOBS)
+
+# A minute: how often the statistical criteria are wrong, from committed answers; no model is loaded.
+calibration: $(READY)
+	$(BIN)/python -m sabotage.calibration
 
 # The figures of the datasheet; exit status 1 if the shipped data has a weakness.
 data-check: $(READY)

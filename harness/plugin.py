@@ -75,7 +75,10 @@ def _session(config: pytest.Config) -> AcceptanceSession:
         criteria = config.hook.pytest_acceptance_criteria(config=config)
         if not isinstance(criteria, CriteriaSet):
             raise pytest.UsageError(NO_CRITERIA)
-        config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+        try:
+            config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
     return config.stash[_SESSION]
 
 

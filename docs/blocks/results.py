@@ -79,14 +79,15 @@ def readme_figures() -> str:
     run = RunFolder(RESULTS / MODEL / "acceptance").read_record()
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
     judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
+    waiting = len(matrix["faults_not_run"])
     golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean-packed"))
     lines = (
         f"**{passed} of {len(subject['criteria'])} criteria passed**: `{MODEL}`, trained in"
         f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores within"
         f" {run['peak_memory']['rss_gib']:.1f} GiB (`make demo`).",
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
-        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria"
-        " ([matrix](results/sabotage/matrix.md)).",
+        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria; {waiting} more faults wait for"
+        " their trial ([matrix](results/sabotage/matrix.md)).",
         f"**1600 examples in {lean['duration_s']:.0f} s** within {_driver_gib(lean)}: training with `lean`, random"
         f" weights in Mistral-7B's shape, one NVIDIA H200; {golden['duration_s'] / 60:.0f} minutes and"
         f" {_driver_gib(golden)} with `golden` ([results](docs/results.md)).",

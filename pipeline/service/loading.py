@@ -14,11 +14,10 @@ from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import EngineName, default_engine, open_local
-from pipeline.model.base_models import open_base_model
-from pipeline.model.loading import load_trained
+from pipeline.model.identity import require_same_adapter
+from pipeline.model.loading import load_trained, open_run_base
 from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
-from pipeline.targets import recorded_target
 
 MAX_PROMPT_TOKENS = 1024
 
@@ -57,10 +56,11 @@ def load_remote(
     """Connect to a server that has the run's model; only the tokenizer is loaded in this process.
 
     Raises:
-        PipelineError: The run, the base model or the server is missing.
+        PipelineError: The run, the base model or the server is missing, or the run is not as it was trained.
     """
     record = run.read_record()
-    base = open_base_model(recorded_target(record, run.record_file), base_model)
+    require_same_adapter(run, record)
+    base = open_run_base(run, record, base_model)
     engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
     return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
 
