@@ -203,6 +203,16 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Say the criterion's outcome as soon as its test has run, in place of the test's own."""
+    described = dict(report.user_properties) if report.when == "call" else {}
+    if "criterion" not in described or hasattr(report, "wasxfail"):
+        return None
+    word = f"{described['outcome']} {described['criterion']}"
+    letter = {"passed": ".", "failed": "F"}.get(report.outcome, "s")
+    return report.outcome, letter, word + (f" ({described['reason']})" if described["reason"] else "")
+
+
 def _detail(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
     if call.excinfo is None:
         text, prefix = str(report.longrepr), ""

@@ -87,15 +87,24 @@ def ask_tersely() -> None:
 
 
 def force_length() -> None:
-    def broken(generate_batch: Any) -> Any:
+    def forced(config: Any, style: Style | None) -> Any:
+        return dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90) if style is Style.VERBOSE else config
+
+    def one(generate_batch: Any) -> Any:
         def forcing(model: Any, tokenizer: Any, requests: Any, config: Any, **keywords: Any) -> Any:
-            if all(style is Style.VERBOSE for _, style in requests):
-                config = dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90)
-            return generate_batch(model, tokenizer, requests, config, **keywords)
+            return generate_batch(model, tokenizer, requests, forced(config, requests[0][1]), **keywords)
 
         return forcing
 
-    replace("pipeline.generation.generate:generate_batch", broken)
+    def many(generate_many: Any) -> Any:
+        def forcing(model: Any, tokenizer: Any, asked: Any, **keywords: Any) -> Any:
+            changed = [dataclasses.replace(each, limits=forced(each.limits, each.style)) for each in asked]
+            return generate_many(model, tokenizer, changed, **keywords)
+
+        return forcing
+
+    replace("pipeline.generation.generate:generate_batch", one)
+    replace("pipeline.generation.generate:generate_many", many)
 
 
 def _with_answers(change: Callable[[list[int], Any, Style | None], list[int]]) -> None:

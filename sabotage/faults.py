@@ -35,7 +35,7 @@ _FAULTS = (
     Fault(
         "memory-held", "training holds 7 GiB that it does not need", (MEMORY,), trains=True, inject=training.hold_memory
     ),
-    Fault("crawl", "every micro-batch waits four seconds", (DURATION,), trains=True, inject=training.crawl),
+    Fault("crawl", "every micro-batch waits 16 seconds", (DURATION,), trains=True, inject=training.crawl),
     Fault("killed", "training is killed half way", (COMPLETES,), trains=True, inject=training.kill_half_way),
     Fault(
         "half-trained",

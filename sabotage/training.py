@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from pipeline.config import TARGETS
@@ -18,7 +19,7 @@ from pipeline.model.tokenizer import style_token_ids
 from sabotage.replacing import replace
 
 FEW_EXAMPLES = 160
-STALL_S = 4
+STALL_S = 16
 _held: list[bytes] = []
 
 
@@ -171,31 +172,38 @@ def nan_loss() -> None:
     replace("pipeline.training.train:StepRecordingTrainer", broken)
 
 
+def _with_rows(broken: Callable[[Any], Any]) -> None:
+    """Replace both ways in which examples become rows: padded and packed."""
+    for name in ("collate", "pack"):
+        replace(f"pipeline.training.collation:{name}", broken)
+
+
 def _with_labels(change: Callable[[list[int]], list[int]]) -> None:
     """Change the labels of each example; ``change`` sees those that carry loss, EOS last."""
 
-    def broken(collate: Any) -> Any:
-        def collate_changed(batch: Any, *padding: int) -> Any:
-            columns = collate(batch, *padding)
+    def broken(make_rows: Any) -> Any:
+        def make_changed(batch: Any, *arguments: int) -> Any:
+            columns = make_rows(batch, *arguments)
             for labels in columns["labels"]:
-                places = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
-                for place, label in zip(places, change([labels[place] for place in places]), strict=True):
-                    labels[place] = label
+                for first, end in pairwise(columns.get("starts", [0, len(labels)])):
+                    places = [place for place in range(first, end) if labels[place] != IGNORED_LABEL]
+                    for place, label in zip(places, change([labels[place] for place in places]), strict=True):
+                        labels[place] = label
             return columns
 
-        return collate_changed
+        return make_changed
 
     _train_with()
-    replace("pipeline.training.collation:collate", broken)
+    _with_rows(broken)
 
 
 def shuffle_labels() -> None:
     rng = random.Random(0)
-    _with_labels(lambda labels: rng.sample(labels[:-1], len(labels) - 1) + labels[-1:])
+    _with_labels(lambda labels: rng.sample(labels[:-1], len(labels[:-1])) + labels[-1:])
 
 
 def mask_eos() -> None:
-    _with_labels(lambda labels: [*labels[:-1], IGNORED_LABEL])
+    _with_labels(lambda labels: [*labels[:-1], *[IGNORED_LABEL] * len(labels[-1:])])
 
 
 def drop_style_tokens() -> None:
@@ -208,13 +216,13 @@ def drop_style_tokens() -> None:
 
         return attach_noting
 
-    def collating(collate: Any) -> Any:
-        return lambda batch, *padding: collate([_without(example, dropped) for example in batch], *padding)
+    def without(make_rows: Any) -> Any:
+        return lambda batch, *arguments: make_rows([_without(example, dropped) for example in batch], *arguments)
 
     _train_with()
     # Not in the encoding: encoded data is cached, and the fault must not reach the cache.
     replace("pipeline.training.train:attach_adapter", attaching)
-    replace("pipeline.training.collation:collate", collating)
+    _with_rows(without)
 
 
 def _without(example: Any, dropped: set[int]) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from pipeline.files import building_folder
 from pipeline.model.style_embeddings import add_style_rows, replace_rows_after_lookup
 from pipeline.model.tokenizer import style_token_ids
 
+ADAPTER = "default"
+"""PEFT's name of the only adapter."""
+
 
 def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
     """Wrap a base model, its style rows added, with a fresh trainable adapter."""

@@ -38,19 +38,19 @@ logger = logging.getLogger(__name__)
 def hardware_preset(preset: Preset, device: str) -> Preset:
     """The preset with a compute dtype and, if it asks for packed rows, a path that ``device`` supports.
 
-    CPUs, several processes and a torch without variable-length attention take padded micro-batches: the same loss.
+    Several processes, and on a GPU a torch without variable-length attention, take padded micro-batches: the same loss.
 
     Raises:
         PipelineError: ``cuda`` was requested but is not available; falling back would silently change the run.
     """
+    packs = preset.training.padding_free and process_count() == 1
     if device == "cuda":
         if not torch.cuda.is_available():
             raise PipelineError(
                 "no CUDA device found; choose a CPU target, add --device cpu or run on a machine with a GPU."
             )
-        packs = preset.training.padding_free and attends_to_packed_rows() and process_count() == 1
-        return with_padding_free(preset, packs)
-    return with_compute_dtype(with_padding_free(preset, False), cpu_compute_dtype())
+        return with_padding_free(preset, packs and attends_to_packed_rows())
+    return with_compute_dtype(with_padding_free(preset, packs), cpu_compute_dtype())
 
 
 def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:
