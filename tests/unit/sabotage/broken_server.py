@@ -48,7 +48,8 @@ def seen() -> dict[str, Any]:
         def submit(self, request: Any) -> Any:
             ticket = self.admission.admit(request)
             if not self.held:
-                ticket.finish(Answer(f"{request.style}", tuple(range(request.limits.max_new_tokens)), request.style))
+                answer: Any = Answer(f"{request.style}", tuple(range(request.limits.max_new_tokens)), request.style)
+                ticket.finish(answer)
             return ticket
 
         def cancel(self, ticket: Any) -> None:
@@ -59,7 +60,12 @@ def seen() -> dict[str, Any]:
 
     engine: Any = Engine()
     service = Service(Settings())
-    info = {"model": "tiny", "adapter": "a" * 64, "gpu_memory_gib": lambda: 0.0, "max_prompt_tokens": LIMIT_TOKENS}
+    info: dict[str, Any] = {
+        "model": "tiny",
+        "adapter": "a" * 64,
+        "gpu_memory_gib": lambda: 0.0,
+        "max_prompt_tokens": LIMIT_TOKENS,
+    }
     service.ready(engine, ServiceInfo(**info, count_tokens=lambda prompt: len(prompt.split())))
     client: Any = create_app(service).test_client()
 
