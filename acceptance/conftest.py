@@ -23,9 +23,9 @@ from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.generation.generate import Generation, generate_batch
 from pipeline.generation.scoring import swap_style_rows
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import base_model_folder, open_for_planning
 from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load_untrained
-from pipeline.model.tokenizer import load_tokenizer
+from pipeline.model.tokenizer import open_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
 
@@ -203,7 +203,7 @@ def server_launch(
 def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
     """Talks to the judged server: the one that ``--endpoint`` names, or our own with the judged run."""
     if isinstance(target, Endpoint):
-        return Client(target.url, target.api_key)
+        return Client(target.url, target.api_key, target.protocol, target.replies)
     server: ServerProcess = request.getfixturevalue("server_launch")
     if server.url is None:
         pytest.skip(f"the server did not start: {server.log_file.read_text(errors='replace')[-300:]}")
@@ -211,14 +211,30 @@ def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(target: Target | Endpoint, client: Client) -> Any:
-    """The tokenizer that recounts a server's answers."""
-    if isinstance(target, Endpoint):
+def tokenizer(target: Target | Endpoint, client: Client, request: pytest.FixtureRequest) -> Any | None:
+    """The tokenizer that recounts a server's answers; None where its own counts are declared to be all there is."""
+    folder: str | None = request.config.getoption("--base-model")
+    try:
+        if not isinstance(target, Endpoint):
+            return tokenizer_of(target, folder)
+        if not target.is_recounted:
+            return None
+        if target.tokenizer is None and folder is not None:
+            return open_tokenizer(Path(folder))
         name = str(target.tokenizer or client.health().body.get("model"))
         if name not in TARGETS:
-            pytest.skip(f"no tokenizer to recount answers with: name one with --target, /health says {name!r}")
-        target = TARGETS[name]
-    return load_tokenizer(base_model_folder(target), target)
+            pytest.skip(
+                f"no tokenizer to recount answers with: name one with --target or --base-model, /health says {name!r}"
+            )
+        return tokenizer_of(TARGETS[name], folder)
+    except PipelineError as error:
+        pytest.skip(str(error))
+
+
+def tokenizer_of(target: Target, folder: str | None) -> Any:
+    """A target's tokenizer, which needs no weights."""
+    with open_for_planning(target, folder) as files:
+        return files.tokenizer
 
 
 @pytest.fixture(scope="session")
