@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.arguments import in_one_word
+from tests.unit.harness.conftest import run_in_processes
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -62,3 +64,15 @@ def test_the_options_of_the_acceptance_take_folders_outside(separator: str, outs
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "acceptance/test_server.py::test_server_starts[tiny-mistral]" in finished.stdout
+
+
+def test_a_suite_that_is_named_as_a_package_needs_every_criterion(project: Project) -> None:
+    del project.bodies["style.generation_speed"]
+    project.write()
+    project.pytester.makeini("[pytest]\npythonpath = lib\n")
+    package = project.pytester.mkdir("lib") / "checks"
+    shutil.move(project.pytester.path / "tests", package)
+    (package / "__init__.py").touch()
+    result = run_in_processes(project.pytester, "--pyargs", "checks")
+    assert result.ret == 4
+    assert "small: style.generation_speed" in result.stderr.str()
