@@ -14,7 +14,8 @@ import pytest
 
 from acceptance.client import Endpoint
 from acceptance.criteria import DOCUMENTED
-from acceptance.selection import PROTOCOLS, chosen_endpoint, judged_preset
+from acceptance.protocols import PROTOCOLS
+from acceptance.selection import chosen_endpoint, judged_preset
 from harness.arguments import FolderOption
 from harness.criteria_set import CriteriaSet
 from harness.report.document import portable_arguments
@@ -77,7 +78,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
+    """Refuse options that do not fit each other, and register the marks."""
+    chosen_endpoint(config)
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")

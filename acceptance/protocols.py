@@ -11,6 +11,9 @@ from typing import Any, Protocol
 from acceptance.styles import TOKEN_IN_FRONT, StyleTable
 from pipeline.config import GENERATION_PRESETS, Style
 
+PROTOCOLS = ("verbosity", "openai")
+"""Values of ``--protocol``, the default first."""
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -8,14 +8,12 @@ import re
 import pytest
 
 from acceptance.client import Endpoint
-from acceptance.protocols import OpenAIProtocol, OwnProtocol, ServerProtocol
+from acceptance.protocols import PROTOCOLS, OpenAIProtocol, OwnProtocol, ServerProtocol
 from acceptance.styles import TOKEN_IN_FRONT, read_styles
 from pipeline.config import Target
 from pipeline.errors import PipelineError
 from pipeline.run_folder import RunFolder
 
-PROTOCOLS = ("verbosity", "openai")
-"""Values of ``--protocol``, the default first."""
 _ENDPOINT: pytest.StashKey[Endpoint] = pytest.StashKey()
 
 
