@@ -17,7 +17,7 @@ from acceptance.evidence import Answers, Counterfactuals, TrainingOutcome
 from acceptance.processes import VERBOSITY, ServerProcess
 from acceptance.selection import given_run, judged_preset
 from harness.machine import MachineUse, MachineWatch
-from pipeline.config import GENERATION_PRESETS, TARGETS, UNCONSTRAINED, GenerationConfig, Style, Target
+from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, GenerationConfig, Style, Target
 from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
@@ -28,6 +28,7 @@ from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load
 from pipeline.model.tokenizer import open_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
+from pipeline.targets import resolve_target
 
 SAMPLING_SEEDS = (7, 11, 13)
 PRESET_QUESTIONS = 12
@@ -76,9 +77,11 @@ def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
     """Trains a run in its own process and shows its progress."""
-    command = [*VERBOSITY, "train", "--target", target.name, "--preset", judged_preset(request.config, target)]
-    command += ["--device", device]
-    command += ["--base-model", base_model] if base_model else []
+    # A base of the user's own is named as the user named it, by a file, a folder or both.
+    named = [target.name] if target.folder is None else request.config.getoption("--target")
+    command = [*VERBOSITY, "train", "--preset", judged_preset(request.config, target), "--device", device]
+    command += ["--target", named[0]] if named else []
+    command += ["--base-model", base_model] if base_model and target.weights == "local" else []
 
     def run(output: Path) -> TrainingOutcome:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -222,13 +225,9 @@ def tokenizer(target: Target | Endpoint, client: Client, request: pytest.Fixture
         if target.tokenizer is None and folder is not None:
             return open_tokenizer(Path(folder))
         name = str(target.tokenizer or client.health().body.get("model"))
-        if name not in TARGETS:
-            pytest.skip(
-                f"no tokenizer to recount answers with: name one with --target or --base-model, /health says {name!r}"
-            )
-        return tokenizer_of(TARGETS[name], folder)
+        return tokenizer_of(resolve_target(name, folder), folder)
     except PipelineError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no tokenizer to recount answers with: name one with --target or --base-model ({error})")
 
 
 def tokenizer_of(target: Target, folder: str | None) -> Any:

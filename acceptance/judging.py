@@ -15,9 +15,10 @@ import pytest
 from acceptance.client import Endpoint
 from acceptance.criteria import DOCUMENTED
 from acceptance.protocols import PROTOCOLS
-from acceptance.selection import chosen_endpoint, judged_preset
+from acceptance.selection import chosen_endpoint, judged_preset, judged_targets
 from harness.arguments import FolderOption
 from harness.criteria_set import CriteriaSet
+from harness.provenance import cpu_kind
 from harness.report.document import portable_arguments
 from pipeline.config import PRESETS, TARGETS, Target
 from pipeline.doctor.findings import Finding, Report
@@ -26,8 +27,6 @@ from pipeline.environment import apply_environment
 
 apply_environment()  # before any test module imports torch
 
-DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
-"""What an acceptance run means without ``--target``: the models whose weights are real."""
 _DOCTOR: pytest.StashKey[dict[str, object]] = pytest.StashKey()
 
 
@@ -39,7 +38,13 @@ def pytest_acceptance_criteria() -> CriteriaSet:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what is judged, and where."""
     group = parser.getgroup("pipeline", "what the acceptance tests run on")
-    group.addoption("--target", action="append", choices=tuple(TARGETS), help="base model; may be repeated")
+    group.addoption(
+        "--target",
+        action="append",
+        metavar="NAME|FILE.toml",
+        help=f"base model: {', '.join(TARGETS)}, or a file that describes your own; may be repeated (default: that of "
+        "--run-dir or --base-model, else those with real weights)",
+    )
     group.addoption("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
     group.addoption(
         "--preset", choices=tuple(PRESETS), help="training preset (default: golden for Mistral, lean for smaller ones)"
@@ -52,7 +57,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="accept this finished training run instead of training one",
     )
     group.addoption(
-        "--base-model", action=FolderOption, metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)"
+        "--base-model",
+        action=FolderOption,
+        metavar="DIR",
+        help="folder of a base model of your own, or of Mistral's weights (or VERBOSITY_BASE_MODEL)",
     )
     group.addoption(
         "--endpoint",
@@ -90,12 +98,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that uses ``target`` over the selected targets, marked by the device they need."""
     if "target" not in metafunc.fixturenames:
         return
-    names = metafunc.config.getoption("--target") or DEFAULT_TARGETS
     if endpoint := chosen_endpoint(metafunc.config):
         metafunc.parametrize("target", [_endpoint_parameter(endpoint)], scope="session")
         return
     device = metafunc.config.getoption("--device")
-    parameters = [_parameter(TARGETS[name], device or TARGETS[name].device) for name in dict.fromkeys(names)]
+    parameters = [_parameter(target, device or target.device) for target in judged_targets(metafunc.config)]
     metafunc.parametrize("target", parameters, scope="session")
 
 
@@ -172,11 +179,12 @@ def pytest_snapshot_environment(config: pytest.Config, subject: str) -> str:
     """Kind of machine and library versions within which outputs are reproducible, and their preset."""
     import torch
 
-    target = TARGETS[subject]
+    target = next(target for target in judged_targets(config) if target.name == subject)
     if (config.getoption("--device") or target.device) == "cuda" and torch.cuda.is_available():
         hardware = torch.cuda.get_device_name(0)
     else:
-        hardware = f"cpu-{torch.backends.cpu.get_cpu_capability()}-{torch.get_num_threads()}threads"
+        capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+        hardware = f"cpu-{cpu_kind()}-{capability}-{threads}threads"
     versions = [f"{name}{importlib.metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers")]
     parts = [hardware, *versions, judged_preset(config, target)]
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).lower()

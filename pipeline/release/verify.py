@@ -21,6 +21,7 @@ _FIELDS: Mapping[str, type] = {
     "subject": dict,
     "decision": str,
     "identity": dict,
+    "criteria_set": str,
     "criteria_version": str,
     "criteria": list,
     "provenance": dict,

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from acceptance.judging import pytest_snapshot_environment
-from acceptance.selection import chosen_endpoint, given_run, judged_preset
+from acceptance.selection import chosen_endpoint, given_run, judged_preset, judged_targets
 from pipeline.config import TARGETS
 from pipeline.run_folder import RunFolder
 
@@ -89,3 +89,19 @@ def test_options_that_do_not_fit_an_endpoint_are_refused(options: dict[str, obje
     with pytest.raises(pytest.UsageError, match=re.escape(complaint)) as refused:
         chosen_endpoint(chosen(**options))
     assert "pass" not in str(refused.value)
+
+
+def test_a_base_of_ones_own_is_judged_by_its_folder_its_file_or_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "own-base"
+    folder.mkdir()
+    (folder / "target.toml").write_text('name = "own"\npeak_memory_limit_gib = 3.0\n')
+    (own,) = judged_targets(chosen(base_model=str(folder)))
+    assert (own.name, own.folder, own.peak_memory_limit_gib) == ("own", str(folder), 3.0)
+    assert judged_targets(chosen(target=[str(folder / "target.toml")])) == [own]
+    run = RunFolder(tmp_path / "run")
+    run.update(target="own", target_settings=own.describe(), base_model=str(folder))
+    assert judged_targets(chosen(run_dir=run.path)) == [own]
+    assert judged_targets(chosen(target=[SMALL.name, LARGE.name])) == [SMALL, LARGE]
+    (folder / "target.toml").write_text("memory = 1\n")
+    with pytest.raises(pytest.UsageError, match=r"memory: no field of a target"):
+        judged_targets(chosen(base_model=str(folder)))
