@@ -26,10 +26,10 @@ from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.generation.generate import Asked, Generation, generate_many
 from pipeline.generation.scoring import swap_style_rows
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import base_model_folder, open_for_planning
 from pipeline.model.dequantize import unpack
 from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load_untrained
-from pipeline.model.tokenizer import load_tokenizer
+from pipeline.model.tokenizer import open_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
 from pipeline.targets import resolve_target
@@ -215,7 +215,7 @@ def server_launch(
 def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
     """Talks to the judged server: the one that ``--endpoint`` names, or our own with the judged run."""
     if isinstance(target, Endpoint):
-        return Client(target.url, target.api_key)
+        return Client(target.url, target.api_key, target.protocol, target.replies)
     server: ServerProcess = request.getfixturevalue("server_launch")
     if server.url is None:
         pytest.skip(f"the server did not start: {server.log_file.read_text(errors='replace')[-300:]}")
@@ -223,16 +223,26 @@ def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(target: Target | Endpoint, client: Client, request: pytest.FixtureRequest) -> Any:
-    """The tokenizer that recounts a server's answers."""
-    if isinstance(target, Endpoint):
+def tokenizer(target: Target | Endpoint, client: Client, request: pytest.FixtureRequest) -> Any | None:
+    """The tokenizer that recounts a server's answers; None where its own counts are declared to be all there is."""
+    folder: str | None = request.config.getoption("--base-model")
+    try:
+        if not isinstance(target, Endpoint):
+            return tokenizer_of(target, folder)
+        if not target.is_recounted:
+            return None
+        if target.tokenizer is None and folder is not None:
+            return open_tokenizer(Path(folder))
         name = str(target.tokenizer or client.health().body.get("model"))
-        base_model = request.config.getoption("--base-model")
-        try:
-            target = resolve_target(None if base_model and not target.tokenizer else name, base_model)
-        except PipelineError:
-            pytest.skip(f"no tokenizer to recount answers with: name one with --target, /health says {name!r}")
-    return load_tokenizer(base_model_folder(target), target)
+        return tokenizer_of(resolve_target(name, folder), folder)
+    except PipelineError as error:
+        pytest.skip(f"no tokenizer to recount answers with: name one with --target or --base-model ({error})")
+
+
+def tokenizer_of(target: Target, folder: str | None) -> Any:
+    """A target's tokenizer, which needs no weights."""
+    with open_for_planning(target, folder) as files:
+        return files.tokenizer
 
 
 @pytest.fixture(scope="session")

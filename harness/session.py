@@ -100,7 +100,7 @@ class AcceptanceSession:
             (
                 trial.nodeid,
                 trial.criterion,
-                (trial.subject.name, trial.subject.learned, dict(trial.subject.thresholds), trial.subject.access),
+                trial.subject.describe(),
                 trial.selected,
                 trial.result() if trial.concluded else None,
             )
@@ -122,7 +122,7 @@ class AcceptanceSession:
             )
         known = {trial.nodeid: trial for trial in self.trials}
         for nodeid, criterion, subject, selected, result in trials:
-            trial = known.get(nodeid) or self.add(nodeid, criterion, Subject(*subject))
+            trial = known.get(nodeid) or self.add(nodeid, criterion, Subject(**subject))
             trial.selected = trial.selected or selected
             if result is not None:
                 trial.absorb(result)

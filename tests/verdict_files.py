@@ -24,6 +24,8 @@ def accepted_subject(identity: Mapping[str, Any]) -> dict[str, Any]:
         "learned": JUDGED.learned,
         "access": JUDGED.access,
         "thresholds": dict(JUDGED.thresholds),
+        "scope": JUDGED.scope,
+        "out_of_scope_reasons": dict(JUDGED.out_of_scope),
         "decision": "ACCEPTED",
         "identity": dict(identity),
         "criteria": [
