@@ -35,7 +35,7 @@ def stall() -> None:
 
 def leave_adapter_out() -> None:
     def broken(apply_adapter: Any) -> Any:
-        return lambda base, tokenizer, folder: without_adapter(apply_adapter(base, tokenizer, folder))
+        return lambda *arguments: without_adapter(apply_adapter(*arguments))
 
     replace("pipeline.model.adapter:apply_adapter", broken)
 
