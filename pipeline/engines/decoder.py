@@ -108,14 +108,22 @@ class Decoder:
         slot_tokens: Maximum of prompt and answer together.
     """
 
-    def __init__(self, model: Any, eos_token_id: int, slots: int, slot_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        eos_token_id: int,
+        slots: int,
+        slot_tokens: int | None = None,
+        form: WeightForm | None = None,
+    ) -> None:
         """Prepare the weights, reserve the cache and warm up.
 
         Args:
             model: A model in evaluation mode, with an adapter or without.
             eos_token_id: The token that ends an answer.
             slots: Maximum of answers at once.
-            slot_tokens: Tokens of a slot; by default what the device affords, at most the model's context.
+            slot_tokens: Tokens of a slot, at most the model's context; by default ``SLOT_TOKENS``.
+            form: Form of the base's weights; by default the fastest for which the device has the memory.
         """
         config, decoder, self._eos_token_id = model.config, model.get_decoder(), eos_token_id
         self._device: torch.device = model.device
@@ -132,7 +140,7 @@ class Decoder:
         shape = (len(decoder.layers), 2, slots + 1, self.slot_tokens, config.num_key_value_heads, head_size)
         self._cache = torch.zeros(shape, dtype=dtype, device=self._device)
         self._group_size = config.num_attention_heads // config.num_key_value_heads
-        self.form: WeightForm = affordable_form(model)
+        self.form: WeightForm = form or affordable_form(model)
         self._layers = [_Layer(*pair, self.form) for pair in zip(decoder.layers, self._cache, strict=True)]
         self._head = FusedProjections([model.get_output_embeddings()], dtype)
         self._places = torch.arange(self.slot_tokens, device=self._device)
