@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,12 @@ def _measure_form(trained: Any, device: str, form: str, sizes: Sequence[int], st
     for size in sizes:
         begin()
         decoder.launch(size, len(ids) + 1)()
+        decoder.launch(size, len(ids) + steps)()
         prompt_s = _seconds(lambda: decoder.read(ids, 0, preset), device)
         begin()
-        wall_s = _seconds(lambda size=size: _step_by_step(decoder, size, len(ids), steps), device) / steps
+        wall_s = _seconds(partial(_step_by_step, decoder, size, len(ids), steps), device) / steps
         begin()
-        device_s = _seconds(lambda size=size: _unwaited(decoder, size, len(ids), steps), device) / steps
+        device_s = _seconds(partial(_unwaited, decoder, size, len(ids), steps), device) / steps
         begin()
         rows.append(
             {
@@ -80,7 +82,7 @@ def _measure_form(trained: Any, device: str, form: str, sizes: Sequence[int], st
                 "step_ms": 1000 * wall_s,
                 "device_ms": 1000 * device_s if device == "cuda" else None,
                 "prompt_ms": 1000 * prompt_s,
-                **_profile(decoder.launch(size, len(ids) + 1), device),
+                **_profile(partial(_step_by_step, decoder, size, len(ids), 1), device),
             }
         )
     return {"preparation_s": preparation_s, "slot_tokens": decoder.slot_tokens, **_memory(device), "rows": rows}

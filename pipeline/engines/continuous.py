@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +29,14 @@ class _Job:
     ticket: Ticket
     prompt: list[int]
     read_tokens: int = 0
+    steps: int = 0
     answer: list[int] = field(default_factory=list)
     deltas: TextDeltas = field(default_factory=TextDeltas)
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and answer; all but the last are in the cache."""
-        return len(self.prompt) + len(self.answer)
+        """Cached tokens, once all launched steps are done."""
+        return len(self.prompt) + self.steps
 
 
 class ContinuousEngine:
@@ -43,9 +44,7 @@ class ContinuousEngine:
 
     name = "continuous"
 
-    def __init__(
-        self, model: Any, tokenizer: Any, *, max_in_flight: int = 16, slot_tokens: int | None = None
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_in_flight: int = 16, slot_tokens: int | None = None) -> None:
         """Prepare the model's weights, reserve the cache and start.
 
         Args:
@@ -62,6 +61,7 @@ class ContinuousEngine:
         self._waiting: deque[_Job] = deque()
         self._jobs: list[_Job] = []  # by slot
         self._fresh: list[_Job] = []  # with a token that was not delivered yet
+        self._launched: deque[tuple[list[_Job], Callable[[], list[int]]]] = deque()
         self._closing = False
         decoder: Future[tuple[int, str]] = Future()
         # A daemon, since a hanging step would keep the process alive.
@@ -121,19 +121,26 @@ class ContinuousEngine:
     def _has_work(self) -> bool:
         """Wait for something to decode; False once the engine is closing."""
         with self._changed:
-            while not (self._closing or self._jobs or self._waiting):
+            while not (self._closing or self._jobs or self._waiting or self._fresh):
                 self._changed.wait()
             return not self._closing
 
     def _step(self, decoder: Decoder) -> None:
         self._let_go(decoder)
         self._read(decoder)
-        jobs = list(self._jobs)
-        tokens = decoder.launch(len(jobs), max(job.length for job in jobs)) if jobs else list
+        if jobs := list(self._jobs):
+            self._launched.append((jobs, decoder.launch(len(jobs), 1 + max(job.length for job in jobs))))
+            for job in jobs:
+                job.steps += 1
         self._deliver()  # while a GPU computes
+        while len(self._launched) > (decoder.ahead if jobs else 0):
+            self._collect(*self._launched.popleft())
+
+    def _collect(self, jobs: list[_Job], tokens: Callable[[], list[int]]) -> None:
         for job, token in zip(jobs, tokens(), strict=True):
-            job.answer.append(token)
-        self._fresh += jobs
+            if not self._is_complete(job):  # an answer's end is known only when the next step has been launched
+                job.answer.append(token)
+                self._fresh.append(job)
 
     def _let_go(self, decoder: Decoder) -> None:
         """Remove what has ended; the last answer goes on in a slot that became free."""
@@ -141,7 +148,7 @@ class ContinuousEngine:
             if self._jobs[slot].ticket.done() or self._is_complete(self._jobs[slot]):
                 last = self._jobs.pop()
                 if slot < len(self._jobs):
-                    decoder.move(len(self._jobs), slot, last.length - 1)
+                    decoder.move(len(self._jobs), slot, last.length)
                     self._jobs[slot] = last
 
     def _is_complete(self, job: _Job) -> bool:

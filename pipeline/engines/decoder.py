@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,9 @@ class _Layer:
 
     def _attended(self, vectors: Tensor, tokens: _Tokens) -> Tensor:
         heads, head_size = self._keys.shape[-2:]  # of keys and values
-        vectors = vectors.unflatten(-1, (-1, head_size))  # (tokens, heads of queries, keys and values, head size)
+        vectors = torch.unflatten(
+            vectors, -1, (-1, head_size)
+        )  # (tokens, heads of queries, keys and values, head size)
         rotated = _rotated(vectors[:, :-heads], *tokens.rotation)
         self._cells[0].index_copy_(0, tokens.cells, rotated[:, -heads:])
         self._cells[1].index_copy_(0, tokens.cells, vectors[:, -heads:])
@@ -85,10 +88,10 @@ class _Layer:
             cache[first : first + slots, : tokens.length].transpose(1, 2) for cache in (self._keys, self._values)
         )
         # The queries that share a key stand below each other, so that no key is repeated.
-        queries = rotated[:, :-heads].unflatten(1, (heads, -1)).unflatten(0, (slots, -1)).permute(0, 2, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(
-            queries.flatten(2, 3), keys, values, attn_mask=tokens.unseen
+        queries = torch.unflatten(torch.unflatten(rotated[:, :-heads], 1, (heads, -1)), 0, (slots, -1)).permute(
+            0, 2, 3, 1, 4
         )
+        attended = functional.scaled_dot_product_attention(queries.flatten(2, 3), keys, values, attn_mask=tokens.unseen)
         return attended.view(queries.shape).permute(0, 3, 1, 2, 4).reshape(len(vectors), -1)
 
 
@@ -101,7 +104,7 @@ def _rotated(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class Decoder:
-    """Answers in slots 0, 1, ... and one further slot in which prompts are read; used by one thread.
+    """Answers in slots 0, 1, ... and one further slot in which prompts are read; used by one thread, in inference mode.
 
     Attributes:
         form: Form of the base's weights.
@@ -149,24 +152,48 @@ class Decoder:
         self._next = torch.zeros(slots, dtype=torch.long, device=self._device)
         self._positions = torch.zeros(slots, dtype=torch.long, device=self._device)
         self._choice = Choice.empty(slots + 1, self._device)
-        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._given = torch.zeros(self.slot_tokens, dtype=torch.long, device=self._device)
+        self._start, self._last, self._follower = torch.zeros(3, 1, dtype=torch.long, device=self._device)
+        self._graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
+        for tokens in (32, 64):
+            self.read([0] * tokens, 0, GenerationConfig())
         for size in {_graph_size(size, slots) for size in range(1, slots + 1)} if self._on_cuda else ():
-            self._graph(size, min(GRAPH_TOKENS, self.slot_tokens))
-        self.read([0], 0)
+            self._run(self._step, size, 1)
+            self._run(self._step, size, min(2 * GRAPH_TOKENS, self.slot_tokens))
+
+    @property
+    def ahead(self) -> int:
+        """Steps to launch before the tokens of the last are asked for, so that the device never waits."""
+        return 1 if self._on_cuda else 0
 
     @property
     def _on_cuda(self) -> bool:
         return self._device.type == "cuda"
 
-    def read(self, ids: Sequence[int], start: int, limits: GenerationConfig = GenerationConfig()) -> int:
+    def read(self, ids: Sequence[int], start: int, limits: GenerationConfig) -> int:
         """Read the next part of a prompt, which starts at a position; returns the token that follows it."""
         end = start + len(ids)
         self._choice.set(self._slots, limits, prompt_tokens=end)
-        given = torch.tensor([ids], device=self._device)
-        positions = torch.arange(start, end, device=self._device).unsqueeze(0)
-        hidden = self._hidden(given, positions, self._slots, end)[-1:]
+        padded = _read_size(len(ids)) if self._on_cuda else len(ids)
+        # What stands behind the part is overwritten before anything attends to it.
+        self._given[:padded] = torch.tensor([*ids, *[0] * (padded - len(ids))], device=self._device)
+        self._start.fill_(start)
+        self._last.fill_(len(ids) - 1)
+        self._run(self._read, padded, end)
+        return int(self._follower)
+
+    def _read(self, tokens: int, length: int) -> None:
+        positions = (self._start + self._places[:tokens]).clamp_(max=self.slot_tokens - 1)
+        hidden = self._hidden(self._given[:tokens].unsqueeze(0), positions.unsqueeze(0), self._slots, length)
         choice = self._choice.part(self._slots, self._slots + 1)
-        return int(choose(self._head(hidden), positions[:, -1], choice, self._eos_token_id))
+        logits, position = self._head(hidden[self._last]), positions[self._last]
+        self._follower.copy_(choose(logits, position, choice, self._eos_token_id))
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Logits after each token of a text, float32, shape (tokens, vocabulary), to compare with another model's."""
+        positions = torch.arange(len(ids), device=self._device).unsqueeze(0)
+        hidden = self._hidden(torch.tensor([ids], device=self._device), positions, self._slots, len(ids))
+        return self._head(hidden).float()
 
     def join(self, slot: int, token: int, position: int) -> None:
         """Let the answer whose prompt was read go on in a slot, with its first token at a position."""
@@ -189,22 +216,27 @@ class Decoder:
             A function that waits for the new tokens. A GPU computes in the meantime; a CPU only when it is called.
         """
         if not self._on_cuda:
-            return lambda: self._step(slots, length)[:slots].tolist()
-        length = min(-(-length // GRAPH_TOKENS) * GRAPH_TOKENS, self.slot_tokens)
-        self._graph(_graph_size(slots, self._slots), length).replay()
-        return self._next[:slots].tolist
+            return partial(self._computed, slots, length)
+        self._run(self._step, _graph_size(slots, self._slots), length)
+        chosen = self._next[:slots].to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return partial(_arrived, chosen, arrived)
 
-    def _step(self, slots: int, length: int) -> Tensor:
+    def _computed(self, slots: int, length: int) -> list[int]:
+        self._step(slots, length)
+        tokens: list[int] = self._next[:slots].tolist()
+        return tokens
+
+    def _step(self, slots: int, length: int) -> None:
         positions = self._positions[:slots]
         hidden = self._hidden(self._next[:slots].unsqueeze(1), positions.unsqueeze(1), 0, length)
-        chosen = choose(self._head(hidden), positions, self._choice.part(0, slots), self._eos_token_id)
-        self._next[:slots] = chosen
+        self._next[:slots] = choose(self._head(hidden), positions, self._choice.part(0, slots), self._eos_token_id)
         positions.add_(1).clamp_(max=self.slot_tokens - 1)  # a graph's spare slots are never reset
-        return self._next
 
     def _hidden(self, ids: Tensor, positions: Tensor, first_slot: int, length: int) -> Tensor:
         """Last hidden states, shape (tokens, width), of ids and positions of shape (slots, tokens of each)."""
-        slots, each = ids.shape
+        slots = len(ids)
         numbers = torch.arange(first_slot, first_slot + slots, device=self._device).unsqueeze(1)
         flat = positions.flatten()
         seen = self._places[:length] <= positions.unsqueeze(-1)  # (slots, tokens of each, length)
@@ -221,24 +253,44 @@ class Decoder:
             hidden = layer(hidden, tokens)
         return self._norm(hidden)
 
-    def _graph(self, slots: int, length: int) -> torch.cuda.CUDAGraph:
-        """The recorded step of a size; recording computes steps, whose effects are undone."""
-        if (slots, length) not in self._graphs:
-            before = self._next.clone(), self._positions.clone()
-            side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARMUP_STEPS):
-                    self._step(slots, length)
-                    self._next.copy_(before[0])
-                    self._positions.copy_(before[1])
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                self._step(slots, length)
-            self._graphs[slots, length] = graph
-        return self._graphs[slots, length]
+    def _run(self, work: Callable[[int, int], None], count: int, length: int) -> None:
+        """Do work of a size that looks at ``length`` cached tokens; on a GPU record it first, and replay it."""
+        if not self._on_cuda:
+            work(count, length)
+            return
+        length = min(-(-length // GRAPH_TOKENS) * GRAPH_TOKENS, self.slot_tokens)
+        key = work.__name__, count, length
+        if key not in self._graphs:
+            self._graphs[key] = self._recorded(partial(work, count, length))
+        self._graphs[key].replay()
+
+    def _recorded(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Work as a graph; it is done a few times first, and what that changes is put back."""
+        before = self._next.clone(), self._positions.clone()
+        side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP_STEPS):
+                work()
+                self._next.copy_(before[0])
+                self._positions.copy_(before[1])
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            work()
+        return graph
+
+
+def _arrived(tokens: Tensor, arrived: torch.cuda.Event) -> list[int]:
+    arrived.synchronize()
+    found: list[int] = tokens.tolist()
+    return found
+
+
+def _read_size(tokens: int) -> int:
+    """The next power of two from 32 on."""
+    return max(32, 1 << (tokens - 1).bit_length())
 
 
 def _graph_size(slots: int, limit: int) -> int:

@@ -1,8 +1,8 @@
 """Projections of one input as one product, prepared once for inference: the judged values, the adapter kept beside.
 
-The rows of the projections stand below each other, and LoRA's A below them, so that one product gives the base's outputs
-and LoRA's inner values; a second adds all B, laid out along a diagonal. The base's values are those of the 4-bit
-weights: dequantised once, or still packed where memory is short.
+The rows of the projections stand below each other, and LoRA's A below them, so that one product gives the base's
+outputs and LoRA's inner values; a second adds all B, laid out along a diagonal. The base's values are those of the
+4-bit weights: dequantised once, or still packed where memory is short.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FusedProjections:
         adapted = [layer for layer in layers if isinstance(layer, LoraLayer)]
         self._outputs = sum(base.out_features for base in bases)
         down = [layer.lora_A[ADAPTER].weight.to(dtype) for layer in adapted]
-        self._up = _diagonal(layers, bases, dtype) if adapted else None
+        self._up: Tensor | None = _diagonal(layers, bases, dtype) if adapted else None
         if form == "nf4":
             self._base: Any = _Packed(bases, dtype)
             self._down = torch.cat(down) if down else None
@@ -68,7 +68,7 @@ class FusedProjections:
             return outputs
         if self._down is not None:
             return outputs.addmm_(functional.linear(inputs, self._down), self._up)
-        base, inner = outputs.split((self._outputs, outputs.shape[-1] - self._outputs), dim=-1)
+        base, inner = outputs.tensor_split((self._outputs,), dim=-1)
         return base.addmm_(inner, self._up)
 
 
@@ -86,14 +86,15 @@ def _diagonal(layers: Sequence[Any], bases: Sequence[Any], dtype: torch.dtype) -
         else base.weight.new_empty((base.out_features, 0), dtype=dtype)
         for layer, base in zip(layers, bases, strict=True)
     ]
-    return torch.block_diag(*blocks).t().contiguous()
+    diagonal: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return diagonal.t().contiguous()
 
 
 class _Dense:
     """Plain weights; on a CPU laid out for oneDNN, which otherwise does so again for every product."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._is_laid_out = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        self._is_laid_out = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._is_laid_out else weight
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -107,6 +108,8 @@ class _Packed:
     """4-bit weights of several layers in one; the layers' own become views of it, so that none is held twice."""
 
     def __init__(self, bases: Sequence[Any], dtype: torch.dtype) -> None:
+        for base in bases:
+            base.state_dict()  # undoes the layout in which a CPU keeps packed weights after a pass
         states = [base.weight.quant_state for base in bases]
         scales = [
             dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
