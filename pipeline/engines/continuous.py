@@ -111,7 +111,7 @@ class ContinuousEngine:
             except BaseException as error:
                 ready.set_exception(error)
                 return
-            ready.set_result((decoder.slot_tokens, decoder.form))
+            ready.set_result((decoder.slot_tokens, decoder.weights))
             try:
                 while self._has_work():
                     self._step(decoder)

@@ -107,7 +107,7 @@ class Decoder:
     """Answers in slots 0, 1, ... and one further slot in which prompts are read; used by one thread, in inference mode.
 
     Attributes:
-        form: Form of the base's weights.
+        weights: The form of the base's weights, in words.
         slot_tokens: Maximum of prompt and answer together.
     """
 
@@ -143,8 +143,9 @@ class Decoder:
         shape = (len(decoder.layers), 2, slots + 1, self.slot_tokens, config.num_key_value_heads, head_size)
         self._cache = torch.zeros(shape, dtype=dtype, device=self._device)
         self._group_size = config.num_attention_heads // config.num_key_value_heads
-        self.form: WeightForm = form or affordable_form(model)
-        self._layers = [_Layer(*pair, self.form) for pair in zip(decoder.layers, self._cache, strict=True)]
+        form = form or affordable_form(model)
+        self.weights = form if form == "nf4" else f"{form} to {dtype}".replace("torch.", "")
+        self._layers = [_Layer(*pair, form) for pair in zip(decoder.layers, self._cache, strict=True)]
         self._head = FusedProjections([model.get_output_embeddings()], dtype)
         self._places = torch.arange(self.slot_tokens, device=self._device)
         cosine, sine = decoder.rotary_emb(self._cache, self._places.unsqueeze(0))
@@ -219,7 +220,7 @@ class Decoder:
             return partial(self._computed, slots, length)
         self._run(self._step, _graph_size(slots, self._slots), length)
         chosen = self._next[:slots].to("cpu", non_blocking=True)
-        arrived = torch.cuda.Event()
+        arrived: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         return partial(_arrived, chosen, arrived)
 

@@ -205,9 +205,15 @@ class Ticket:
 
 
 class Engine(Protocol):
-    """Generates answers; every method may be called from any thread."""
+    """Generates answers; every method may be called from any thread.
+
+    Attributes:
+        name: Its name on the command line.
+        weights: How it holds the judged values of the base's weights.
+    """
 
     name: str
+    weights: str
 
     def submit(self, request: AnswerRequest) -> Ticket:
         """Start or queue one answer.
