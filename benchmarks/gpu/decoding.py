@@ -60,16 +60,16 @@ def _measure_form(trained: Any, device: str, form: str, sizes: Sequence[int], st
     preset = GENERATION_PRESETS[Style.VERBOSE]
 
     def begin() -> None:
-        token = decoder.read(ids, 0, preset)
+        decoder.read(ids, 0, preset)
         for slot in range(max(sizes)):
-            decoder.join(slot, token, len(ids))
+            decoder.join(slot, len(ids))
 
     rows = []
     for size in sizes:
         begin()
         decoder.launch(size, len(ids) + 1)()
         decoder.launch(size, len(ids) + steps)()
-        prompt_s = _seconds(lambda: decoder.read(ids, 0, preset), device)
+        prompt_s = _seconds(lambda: decoder.read(ids, 0, preset)(), device)
         begin()
         wall_s = _seconds(partial(_step_by_step, decoder, size, len(ids), steps), device) / steps
         begin()

@@ -145,7 +145,9 @@ class ContinuousEngine:
     def _let_go(self, decoder: Decoder) -> None:
         """Remove what has ended; the last answer goes on in a slot that became free."""
         for slot in reversed(range(len(self._jobs))):
-            if self._jobs[slot].ticket.done() or self._is_complete(self._jobs[slot]):
+            job = self._jobs[slot]
+            has_all_steps = job.steps + 1 >= job.ticket.request.limits.max_new_tokens  # reading gave the first token
+            if has_all_steps or job.ticket.done() or self._is_complete(job):
                 last = self._jobs.pop()
                 if slot < len(self._jobs):
                     decoder.move(len(self._jobs), slot, last.length)
@@ -153,7 +155,7 @@ class ContinuousEngine:
 
     def _is_complete(self, job: _Job) -> bool:
         limit_tokens = job.ticket.request.limits.max_new_tokens
-        return job.answer[-1] == self._tokenizer.eos_token_id or len(job.answer) >= limit_tokens
+        return len(job.answer) >= limit_tokens or job.answer[-1:] == [self._tokenizer.eos_token_id]
 
     def _read(self, decoder: Decoder) -> None:
         """Read waiting prompts, and let their answers join the batch."""
@@ -165,11 +167,9 @@ class ContinuousEngine:
             left_tokens -= len(part)
             if job.read_tokens == len(job.prompt):
                 self._waiting.popleft()
-                job.answer.append(token)
-                self._fresh.append(job)
-                if not self._is_complete(job):
-                    decoder.join(len(self._jobs), token, len(job.prompt))
-                    self._jobs.append(job)
+                decoder.join(len(self._jobs), len(job.prompt))
+                self._jobs.append(job)
+                self._launched.append(([job], token))
 
     def _first_waiting(self) -> _Job | None:
         while self._waiting and self._waiting[0].ticket.done():
@@ -186,7 +186,7 @@ class ContinuousEngine:
                 if not isinstance(ticket.outcome, Exception):
                     self._pace.note_answer(request.style, len(job.answer))
             elif not ticket.done():
-                delta = job.deltas.next(answer_text(job.answer, self._tokenizer))
+                delta = job.deltas.next(answer_text(job.answer, self._tokenizer)) if ticket.is_streamed else ""
                 self._pace.note_token(ticket.progress(delta), len(self._jobs))
         self._fresh = []
         self._admission.expire()
