@@ -13,7 +13,7 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
-from pipeline.engines.selection import EngineName, default_engine, open_local
+from pipeline.engines.selection import DEFAULT_ENGINE, EngineName, open_local
 from pipeline.model.identity import require_same_adapter
 from pipeline.model.loading import load_trained, open_run_base
 from pipeline.run_folder import RunFolder
@@ -47,7 +47,7 @@ def load_local(
     """
     trained = load_trained(run, device=device, base_model=base_model)
     info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
-    return open_local(engine or default_engine(), trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
+    return open_local(engine or DEFAULT_ENGINE, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
 
 
 def load_remote(
