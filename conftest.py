@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
+    config.addinivalue_line("markers", "engine: runs another engine; `make test-vllm` and `make test-llama` do that")
     config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
     config.addinivalue_line("markers", "slow: runs in `make test-all`, not in `make test`")
     config.addinivalue_line("markers", "snapshot: compares with outputs recorded in golden/ on this kind of machine")
