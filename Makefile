@@ -8,7 +8,7 @@ ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
 .PHONY: demo docs report-picture test test-all test-durations test-golden test-vllm test-llama test-page abuse lint sabotage data-check curve \
 	bench in-turn versions serving-load serving-peers \
-	overload engine-agreement large-data gpu-acceptance gpu-peers clean
+	overload engine-agreement exports large-data gpu-acceptance gpu-peers clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -41,6 +41,13 @@ test-golden:
 test-vllm test-llama: test-%: $(READY)
 	$(SUITE_THREADS) $(BIN)/python -m tests.engine_environments $* -m pytest -n 0 -m engine $(PYTEST_OPTIONS) \
 		$(wildcard tests/engines/test_$**.py)
+
+# Each exported form behind its real engine, judged by its endpoint: an hour on two cores; RUN names a trained run.
+exports: $(READY)
+	$(BIN)/python -m tests.engine_environments vllm -m benchmarks.exports --run $(RUN) --forms merged adapter \
+		--output results/smollm2-135m/exports
+	$(BIN)/python -m tests.engine_environments llama -m benchmarks.exports --run $(RUN) --forms gguf-f16 gguf-q8_0 \
+		gguf-q4_k_m gguf-adapter --output results/smollm2-135m/exports
 
 # How long the test commands take and which lines they run: results/tests/durations.json.
 test-durations: $(READY)

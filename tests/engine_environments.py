@@ -38,28 +38,60 @@ def engine_folder(engine: str) -> Path:
     """The environment of an engine, in a process that ``run`` started.
 
     Raises:
-        KeyError: It did not.
+        RuntimeError: It did not.
     """
-    return Path(os.environ[variable(engine)])
+    if not (named := os.environ.get(variable(engine))):
+        raise RuntimeError(f"{engine} is not here; start this by `python -m tests.engine_environments {engine} ...`")
+    return Path(named)
 
 
-def vllm_command(packages: Path, model: Path, *, dtype: str, adapters: Mapping[str, Path]) -> list[str]:
+def vllm_command(packages: Path, model: Path, *, name: str, dtype: str, adapters: Mapping[str, Path]) -> list[str]:
     """The command line of vLLM's server on a CPU, without ``--host`` and ``--port``.
 
     Args:
         packages: vLLM's environment.
-        model: The model folder, served as ``verbosity``.
+        model: The model folder.
+        name: What requests call it.
         dtype: Compute dtype.
-        adapters: LoRA folders by the names that requests ask for.
+        adapters: LoRA folders by what requests call them.
     """
-    # env sets them for this process alone; without the first vLLM looks for a package named "vllm".
+    # env sets them for this process alone.
     settings = ["VLLM_TARGET_DEVICE=cpu", "VLLM_CPU_KVCACHE_SPACE=2", "VLLM_NO_USAGE_STATS=1", "HF_HUB_OFFLINE=1"]
-    command = ["env", *settings, str(packages / "bin" / "python"), str(packages / "bin" / "vllm"), "serve", str(model)]
-    command += ["--served-model-name", "verbosity", "--dtype", dtype, "--max-model-len", "2048", "--max-num-seqs", "32"]
+    # Its command `vllm` looks for a package of that name, which the build for CPUs has not.
+    server = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command = [
+        "env",
+        *settings,
+        str(packages / "bin" / "python"),
+        *server,
+        "--served-model-name",
+        name,
+        "--dtype",
+        dtype,
+        "--max-model-len",
+        "2048",
+        "--max-num-seqs",
+        "32",
+    ]
     if adapters:
-        loras = [f"{name}={folder}" for name, folder in adapters.items()]
+        loras = [f"{called}={folder}" for called, folder in adapters.items()]
         command += ["--enable-lora", "--max-loras", str(len(loras)), "--lora-modules", *loras]
     return command
+
+
+def llama_command(packages: Path, model: Path, *, name: str, adapter: Path | None) -> list[str]:
+    """The command line of llama-cpp-python's server, without ``--host`` and ``--port``.
+
+    Args:
+        packages: llama.cpp's environment.
+        model: The GGUF file.
+        name: What requests call it.
+        adapter: GGUF file of an adapter.
+    """
+    command = [str(packages / "bin" / "python"), "-m", "llama_cpp.server", "--model", str(model), "--model_alias", name]
+    # By default a request ends the stream of the one before it, and the logits of prompts are computed.
+    command += ["--interrupt_requests", "false", "--logits_all", "false", "--n_threads", str(os.cpu_count())]
+    return command + (["--lora_path", str(adapter)] if adapter else [])
 
 
 if __name__ == "__main__":

@@ -119,7 +119,9 @@ def site_folder(environment: Path) -> Path:
 
 
 def _pip(environment: Path, *arguments: str, action: str = "install") -> None:
-    subprocess.run([environment / "bin" / "python", "-m", "pip", action, "--quiet", *arguments], check=True)
+    command = [str(environment / "bin" / "python"), "-m", "pip", action, "--quiet", *arguments]
+    # llama.cpp is compiled without what reads pictures, a third of it.
+    subprocess.run(command, check=True, env={"CMAKE_ARGS": "-DLLAVA_BUILD=OFF", **os.environ})
 
 
 def not_run(where: str, constraints: Path, error: NotEnoughDiskError) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, TaskType
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from pipeline.compat import dtype_argument
 from pipeline.errors import PipelineError
@@ -31,7 +31,7 @@ def write_merged(trained: TrainedModel, run: RunFolder, base_folder: Path, folde
     """
     model = unpack(trained.model, dtype, merge=True)
     _untie_head(model)
-    _save_plain(model.merge_and_unload(), trained.tokenizer, base_folder, folder, dtype)
+    _save_plain(model.merge_and_unload(), trained.tokenizer, _config(base_folder), folder, dtype)
     # PEFT's own card is an empty form that names a local folder.
     shutil.copytree(run.adapter, folder / ADAPTER, ignore=shutil.ignore_patterns("README.md"))
     for path in [*folder.glob("tokenizer*"), *folder.glob("*.jinja"), *folder.glob("special_tokens_map.json")]:
@@ -51,7 +51,7 @@ def write_unmerged(untrained: LoadedModel, run: RunFolder, base_folder: Path, fo
     with torch.no_grad():
         embedding[style_ids] = 0
     _write_lora(run, folder / ADAPTER, vocabulary_size=embedding.shape[0])
-    _save_plain(model, untrained.tokenizer, base_folder, folder / BASE, dtype)
+    _save_plain(model, untrained.tokenizer, _as_llama(_config(base_folder)), folder / BASE, dtype)
 
 
 def require_plain_lora(run: RunFolder) -> None:
@@ -110,8 +110,22 @@ def _untie_head(model: Any) -> None:
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
 
 
-def _save_plain(model: Any, tokenizer: Any, base_folder: Path, folder: Path, dtype: torch.dtype) -> None:
-    config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False, local_files_only=True)
+def _config(base_folder: Path) -> Any:
+    return AutoConfig.from_pretrained(base_folder, trust_remote_code=False, local_files_only=True)
+
+
+def _as_llama(config: Any) -> Any:
+    """Describe a Mistral without a sliding window as the Llama that it is: vLLM adapts the embeddings of Llama alone.
+
+    Source: ``embedding_modules`` in vLLM 0.32, ``model_executor/models/mistral.py``.
+    """
+    if config.model_type != "mistral" or config.sliding_window is not None:
+        return config
+    known = LlamaConfig().to_dict().keys() - {"model_type", "architectures"}
+    return LlamaConfig(**{name: value for name, value in config.to_dict().items() if name in known})
+
+
+def _save_plain(model: Any, tokenizer: Any, config: Any, folder: Path, dtype: torch.dtype) -> None:
     config.vocab_size = model.get_input_embeddings().weight.shape[0]
     config.tie_word_embeddings = False
     with torch.device("meta"):

@@ -109,7 +109,7 @@ def export(
         del untrained
         if converters is not None:
             convert = write_model_and_adapter if form in UNMERGED else write_model
-            convert(plain, folder, converters, dtype)
+            convert(plain, base_folder, folder, converters, dtype)
         found = _score_of(form, folder, plain_dtype)(_tokenizer(plain, form), answers)
         proof = compare(expected, found, lost, FORMATS[form][dtype])
         _require_proof(proof, output, dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AutoTokenizer
 
+from pipeline.config import Style
 from pipeline.errors import PipelineError
+from pipeline.files import write_json
 from pipeline.generation.generate import styled_prompt_ids
 from pipeline.release.checkpoints import ADAPTER, BASE
 from pipeline.release.proof import Answer, Score
@@ -55,11 +59,12 @@ def require_llama_cpp(converters: Path | None) -> Path:
     return converters
 
 
-def write_model(source: Path, folder: Path, converters: Path, kind: str) -> None:
+def write_model(source: Path, base_folder: Path, folder: Path, converters: Path, kind: str) -> None:
     """Convert a model folder to a GGUF file of one type.
 
     Args:
-        source: The model folder, in float32.
+        source: The model folder, in float32; files that the converter wants are added to it.
+        base_folder: The base model's folder.
         folder: Where ``model.gguf`` goes.
         converters: Folder with llama.cpp's converters.
         kind: ``f16`` or one of ``QUANTIZED_TYPES``.
@@ -67,6 +72,7 @@ def write_model(source: Path, folder: Path, converters: Path, kind: str) -> None
     Raises:
         PipelineError: llama.cpp could not convert or quantise it.
     """
+    _add_sentencepiece_model(source, base_folder)
     final = folder / MODEL_FILE
     converted = final if kind == FLOAT_TYPE else source / MODEL_FILE
     _convert(converters / MODEL_CONVERTER, source, "--outfile", converted, "--outtype", FLOAT_TYPE)
@@ -74,9 +80,9 @@ def write_model(source: Path, folder: Path, converters: Path, kind: str) -> None
         _quantize(converted, final, kind)
 
 
-def write_model_and_adapter(source: Path, folder: Path, converters: Path, kind: str) -> None:
+def write_model_and_adapter(source: Path, base_folder: Path, folder: Path, converters: Path, kind: str) -> None:
     """Convert base and adapter of ``write_unmerged``; the type is the base's, and the adapter keeps float32."""
-    write_model(source / BASE, folder, converters, kind)
+    write_model(source / BASE, base_folder, folder, converters, kind)
     outputs = ("--outfile", folder / ADAPTER_FILE, "--outtype", "f32")
     _convert(converters / ADAPTER_CONVERTER, source / ADAPTER, "--base", source / BASE, *outputs)
 
@@ -132,6 +138,16 @@ def _require_same_prompt(model: Llama, content: str, expected: list[int]) -> Non
         raise PipelineError(
             f"llama.cpp reads the prompt {content!r} as {found}, and the model was trained on {expected};"
             " this tokenizer or chat template does not survive the conversion, so export with --format merged."
+        )
+
+
+def _add_sentencepiece_model(source: Path, base_folder: Path) -> None:
+    """Add the base's ``tokenizer.model``, which transformers 5 leaves out; without it the converter guesses scores."""
+    if (model := base_folder / "tokenizer.model").is_file():
+        shutil.copyfile(model, source / model.name)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        write_json(
+            source / "added_tokens.json", {style.token: tokenizer.convert_tokens_to_ids(style.token) for style in Style}
         )
 
 

@@ -79,8 +79,8 @@ def test_an_adapter_is_added_to_its_base(taught: RunFolder, converters: Path, tm
 def test_a_base_that_lost_its_adapter_is_not_written(
     taught: RunFolder, converters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(source: Path, folder: Path, *arguments: Any) -> None:
-        write_model_and_adapter(source, folder, *arguments)
+    def lose(source: Path, base_folder: Path, folder: Path, *arguments: Any) -> None:
+        write_model_and_adapter(source, base_folder, folder, *arguments)
         (folder / ADAPTER_FILE).unlink()
 
     monkeypatch.setattr(export_module, "write_model_and_adapter", lose)

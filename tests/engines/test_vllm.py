@@ -36,7 +36,8 @@ def url(runs: dict[str, RunFolder], tmp_path_factory: pytest.TempPathFactory) ->
     for name, run in runs.items():
         export(run, work / name, form="adapter")
     adapters = {name: work / name / "adapter" for name in runs}
-    command = vllm_command(engine_folder("vllm"), work / "first" / "base", dtype="float32", adapters=adapters)
+    base = work / "first" / "base"
+    command = vllm_command(engine_folder("vllm"), base, name="base", dtype="float32", adapters=adapters)
     with running(command, work / "vllm.log", ready="/health", limit_s=START_LIMIT_S) as address:
         yield address
 

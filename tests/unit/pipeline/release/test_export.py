@@ -31,7 +31,7 @@ from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
 from tests.support import tiny_request
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "pipeline.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "export.md"
 PROOF = Proof(12, 500, 0.0, 0.01, 0.1, 0.5)
 
 
