@@ -58,21 +58,9 @@ def vllm_command(packages: Path, model: Path, *, name: str, dtype: str, adapters
     # env sets them for this process alone.
     settings = ["VLLM_TARGET_DEVICE=cpu", "VLLM_CPU_KVCACHE_SPACE=2", "VLLM_NO_USAGE_STATS=1", "HF_HUB_OFFLINE=1"]
     # Its command `vllm` looks for a package of that name, which the build for CPUs has not.
-    server = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    command = [
-        "env",
-        *settings,
-        str(packages / "bin" / "python"),
-        *server,
-        "--served-model-name",
-        name,
-        "--dtype",
-        dtype,
-        "--max-model-len",
-        "2048",
-        "--max-num-seqs",
-        "32",
-    ]
+    command = ["env", *settings, str(packages / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(model), "--served-model-name", name, "--dtype", dtype]
+    command += ["--max-model-len", "2048", "--max-num-seqs", "32"]
     if adapters:
         loras = [f"{called}={folder}" for called, folder in adapters.items()]
         command += ["--enable-lora", "--max-loras", str(len(loras)), "--lora-modules", *loras]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.model.shapes import SHAPES
 from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
-from tests.support import tiny_request
+from tests.support import TINY, tiny_request
 
 Teach = Callable[[float], RunFolder]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A tiny target with heads as wide as vLLM's attention on a CPU needs, and a head tied to the embeddings."""
+    with pytest.MonkeyPatch.context() as patch:
+        shape = dataclasses.replace(SHAPES[TINY.name], attention_heads=2, key_value_heads=1, tied_head=True)
+        patch.setitem(SHAPES, TINY.name, shape)
+        patch.setenv("VERBOSITY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

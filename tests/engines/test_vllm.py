@@ -38,7 +38,8 @@ def url(runs: dict[str, RunFolder], tmp_path_factory: pytest.TempPathFactory) ->
     adapters = {name: work / name / "adapter" for name in runs}
     base = work / "first" / "base"
     command = vllm_command(engine_folder("vllm"), base, name="base", dtype="float32", adapters=adapters)
-    with running(command, work / "vllm.log", ready="/health", limit_s=START_LIMIT_S) as address:
+    # Compiling takes longer than all that is asked here.
+    with running([*command, "--enforce-eager"], work / "vllm.log", ready="/health", limit_s=START_LIMIT_S) as address:
         yield address
 
 
