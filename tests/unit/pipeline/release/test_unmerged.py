@@ -128,3 +128,20 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
     assert main(["export", "--run", str(taught.path), "--output", str(output), *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("window", "kind"), [(None, "llama"), (4096, "mistral")])
+def test_only_a_mistral_without_a_window_is_described_as_a_llama(
+    window: int | None, kind: str, taught: RunFolder, tiny_folder: Path, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "described"
+    config = AutoConfig.from_pretrained(tiny_folder)
+    config.sliding_window = window
+    config.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    add_style_rows(model, tiny_tokenizer)
+    write_unmerged(LoadedModel(model, tiny_tokenizer, TINY), taught, folder, tmp_path, torch.float32)
+    written = AutoConfig.from_pretrained(tmp_path / "base")
+    assert written.model_type == kind
+    for name in ("rope_parameters", "rope_theta"):  # transformers 5's name, and 4's
+        assert getattr(written, name, None) == getattr(config, name, None)
