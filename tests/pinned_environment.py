@@ -34,6 +34,11 @@ NEEDED_GIB = {"golden": 10.0, "vllm": 5.0, "llama": 1.0}
 installed, or llama.cpp's objects while it is compiled."""
 
 
+LLAMA_BUILD = "-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF"
+"""llama.cpp is compiled without what reads pictures, a third of it, and for CPUs in general: in release 0.3.36 its kernels
+for Intel's AMX end the process on the first prompt of an 8-bit model."""
+
+
 class NotEnoughDiskError(PipelineError):
     """An environment does not fit on the disk."""
 
@@ -120,8 +125,7 @@ def site_folder(environment: Path) -> Path:
 
 def _pip(environment: Path, *arguments: str, action: str = "install") -> None:
     command = [str(environment / "bin" / "python"), "-m", "pip", action, "--quiet", *arguments]
-    # llama.cpp is compiled without what reads pictures, a third of it.
-    subprocess.run(command, check=True, env={"CMAKE_ARGS": "-DLLAVA_BUILD=OFF", **os.environ})
+    subprocess.run(command, check=True, env={"CMAKE_ARGS": LLAMA_BUILD, **os.environ})
 
 
 def not_run(where: str, constraints: Path, error: NotEnoughDiskError) -> int:
