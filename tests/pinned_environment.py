@@ -35,8 +35,8 @@ installed, or llama.cpp's objects while it is compiled."""
 
 
 LLAMA_BUILD = "-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF"
-"""llama.cpp is compiled without what reads pictures, a third of it, and for CPUs in general: in release 0.3.36 its kernels
-for Intel's AMX end the process on the first prompt of an 8-bit model."""
+"""llama.cpp is compiled without what reads pictures, a third of it, and for CPUs in general: in release 0.3.36 its
+kernels for Intel's AMX end the process on the first prompt of an 8-bit model."""
 
 
 class NotEnoughDiskError(PipelineError):
