@@ -234,6 +234,8 @@ def judged_exports() -> str:
     """Return the verdicts of the exported forms behind their engines, from a document for each that was judged."""
     names = {form: f"{MODEL}/exports/{form}.json" for form in exports.FORMS}
     judged = {form: read(name) for form, name in names.items() if (RESULTS / name).is_file()}
+    if not judged:
+        return "Not judged yet: no form has a result.\n"
     origins = "\n".join(origin(names[form]) for form in judged)
     return f"{exports.to_markdown(judged)}\n{origins}"
 

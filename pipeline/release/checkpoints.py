@@ -19,8 +19,8 @@ from pipeline.model.tokenizer import style_token_ids
 from pipeline.run_folder import RunFolder
 
 BASE, ADAPTER = "base", "adapter"
-_TRAINED_ROWS = "embed_tokens.token_adapter.trainable_tokens_delta"
-"""PEFT's name of the trained token rows, shape (tokens, hidden)."""
+_TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
+"""How PEFT's name of the trained token rows, shape (tokens, hidden), ends after the embedding's."""
 
 
 def write_merged(trained: TrainedModel, run: RunFolder, base_folder: Path, folder: Path, dtype: torch.dtype) -> None:
@@ -82,21 +82,21 @@ def load_unmerged(folder: Path, dtype: torch.dtype) -> Any:
 
 def _write_lora(run: RunFolder, folder: Path, *, vocabulary_size: int) -> None:
     trained = LoraConfig.from_pretrained(str(run.adapter))
-    (token_ids,) = trained.trainable_token_indices.values()
+    ((embedding, token_ids),) = trained.trainable_token_indices.items()
     tensors = load_file(run.adapter / "adapter_model.safetensors")
     (name,) = [name for name in tensors if name.endswith(_TRAINED_ROWS)]
-    rows, prefix = tensors.pop(name).float(), name.removesuffix(_TRAINED_ROWS)
+    rows, place = tensors.pop(name).float(), name.removesuffix(_TRAINED_ROWS)
     # As wide as the adapter's rank, since some engines compute the scale from one rank for all modules.
     select = torch.zeros(trained.r, vocabulary_size)
     select[range(len(token_ids)), token_ids] = 1
     spread = torch.zeros(rows.shape[1], trained.r)
     spread[:, : len(token_ids)] = rows.T * (trained.r / trained.lora_alpha)
-    tensors[f"{prefix}embed_tokens.lora_embedding_A"] = select
-    tensors[f"{prefix}embed_tokens.lora_embedding_B"] = spread
+    tensors[f"{place}.lora_embedding_A"] = select
+    tensors[f"{place}.lora_embedding_B"] = spread
     plain = LoraConfig(
         r=trained.r,
         lora_alpha=trained.lora_alpha,
-        target_modules=[*trained.target_modules, "embed_tokens"],
+        target_modules=[*trained.target_modules, embedding],
         task_type=TaskType.CAUSAL_LM,
         inference_mode=True,
     )
