@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import (
     data_curve,
     engine_agreement,
+    exports,
     held_out,
     overload,
     serving_load,
@@ -230,6 +231,16 @@ def large_data() -> str:
     return f"{table(headers, rows)}\n{origin(name)}"
 
 
+def judged_exports() -> str:
+    """Return the verdicts of the exported forms behind their engines, from a document for each that was judged."""
+    names = {form: f"{MODEL}/exports/{form}.json" for form in exports.FORMS}
+    judged = {form: read(name) for form, name in names.items() if (RESULTS / name).is_file()}
+    if not judged:
+        return "Not judged yet: no form has a result.\n"
+    origins = "\n".join(origin(names[form]) for form in judged)
+    return f"{exports.to_markdown(judged)}\n{origins}"
+
+
 _H100, _H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 """Of documents of serving, which name no device."""
 
@@ -250,6 +261,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device=_H200),
     "overload": from_file(f"{MODEL}/serving/overload.json", overload.to_markdown),
     "peers": from_file(f"{MODEL}/serving/peers.json", serving_peers.to_markdown),
+    "exports": judged_exports,
     "agreement-cpu": partial(agreement, f"{MODEL}/serving/agreement.json"),
     "agreement-gpu": partial(agreement, f"{MODEL}/gpu/agreement.json"),
     "gpu-planned": from_file(f"{SHAPE}/planned/plan.json", planned.to_markdown, device="planned, no GPU"),
