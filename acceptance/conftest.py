@@ -20,18 +20,20 @@ from acceptance.processes import VERBOSITY, ServerProcess
 from acceptance.selection import given_run, judged_preset
 from harness.machine import MachineUse, MachineWatch
 from pipeline.compat import cpu_compute_dtype
-from pipeline.config import GENERATION_PRESETS, TARGETS, Style, Target
+from pipeline.config import GENERATION_PRESETS, Style, Target
 from pipeline.data.formats import read_questions
+from pipeline.engines.many import Asked, generate_many
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
-from pipeline.generation.generate import Asked, Generation, generate_many
+from pipeline.generation.generate import Generation
 from pipeline.generation.scoring import swap_style_rows
-from pipeline.model.base_models import base_model_folder
+from pipeline.model.base_models import base_model_folder, open_for_planning
 from pipeline.model.dequantize import unpack
 from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load_untrained
-from pipeline.model.tokenizer import load_tokenizer
+from pipeline.model.tokenizer import open_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
+from pipeline.targets import resolve_target
 
 SAMPLING_SEEDS = (7, 11, 13)
 PRESET_QUESTIONS = 12
@@ -80,9 +82,11 @@ def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
     """Trains a run in its own process and shows its progress."""
-    command = [*VERBOSITY, "train", "--target", target.name, "--preset", judged_preset(request.config, target)]
-    command += ["--device", device]
-    command += ["--base-model", base_model] if base_model else []
+    # A base of the user's own is named as the user named it, by a file, a folder or both.
+    named = [target.name] if target.folder is None else request.config.getoption("--target")
+    command = [*VERBOSITY, "train", "--preset", judged_preset(request.config, target), "--device", device]
+    command += ["--target", named[0]] if named else []
+    command += ["--base-model", base_model] if base_model and target.weights == "local" else []
 
     def run(output: Path) -> TrainingOutcome:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -212,7 +216,7 @@ def server_launch(
 def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
     """Talks to the judged server: the one that ``--endpoint`` names, or our own with the judged run."""
     if isinstance(target, Endpoint):
-        return Client(target.url, target.api_key)
+        return Client(target.url, target.api_key, target.protocol, target.replies)
     server: ServerProcess = request.getfixturevalue("server_launch")
     if server.url is None:
         pytest.skip(f"the server did not start: {server.log_file.read_text(errors='replace')[-300:]}")
@@ -220,14 +224,26 @@ def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(target: Target | Endpoint, client: Client) -> Any:
-    """The tokenizer that recounts a server's answers."""
-    if isinstance(target, Endpoint):
+def tokenizer(target: Target | Endpoint, client: Client, request: pytest.FixtureRequest) -> Any | None:
+    """The tokenizer that recounts a server's answers; None where its own counts are declared to be all there is."""
+    folder: str | None = request.config.getoption("--base-model")
+    try:
+        if not isinstance(target, Endpoint):
+            return tokenizer_of(target, folder)
+        if not target.is_recounted:
+            return None
+        if target.tokenizer is None and folder is not None:
+            return open_tokenizer(Path(folder))
         name = str(target.tokenizer or client.health().body.get("model"))
-        if name not in TARGETS:
-            pytest.skip(f"no tokenizer to recount answers with: name one with --target, /health says {name!r}")
-        target = TARGETS[name]
-    return load_tokenizer(base_model_folder(target), target)
+        return tokenizer_of(resolve_target(name, folder), folder)
+    except PipelineError as error:
+        pytest.skip(f"no tokenizer to recount answers with: name one with --target or --base-model ({error})")
+
+
+def tokenizer_of(target: Target, folder: str | None) -> Any:
+    """A target's tokenizer, which needs no weights."""
+    with open_for_planning(target, folder) as files:
+        return files.tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ PLACES = 32
 
 def record(loaded: Any, what: str, run: RunFolder) -> dict[str, Any]:
     """What a loaded model answers to every question that a judged server is asked."""
-    from pipeline.generation.generate import Asked, generate_many
+    from pipeline.engines.many import Asked, generate_many
 
     held_out = [question.text for question in read_questions(HELD_OUT_QUESTIONS)]
     questions = list(dict.fromkeys([*held_out[:QUESTION_COUNT], *QUESTIONS, *(text for text, _ in AT_ONCE)]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import errno
 import os
 import random
 import signal
@@ -43,9 +45,9 @@ def load_single_quantised() -> None:
 
 
 def _train_with(**changes: Any) -> None:
-    """Change the lean preset, with few examples: a broken run shows after a few."""
+    """Change the lean preset, with few examples, padded: a broken run shows after a few."""
     lean: Any = TARGETS["smollm2-135m"].lean
-    lean.update({"max_examples": FEW_EXAMPLES, **changes})
+    lean.update({"max_examples": FEW_EXAMPLES, "padding_free": False, **changes})
 
 
 def learn_nothing() -> None:
@@ -88,6 +90,50 @@ def freeze_adapter() -> None:
                 parameter.requires_grad_(False)
 
     _before_training(freeze)
+
+
+def lose_gradients() -> None:
+    """Let no gradient reach the LoRA matrices, as checkpointing does whose inputs need none."""
+
+    def cut(model: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if "lora_" in name and parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient * 0)
+
+    _before_training(cut)
+
+
+def _with_saving(save: Callable[[Any, Any, Any], None]) -> None:
+    """Change how the trained adapter is saved; ``save`` sees the original, the model and the folder."""
+
+    def broken(save_adapter: Any) -> Any:
+        return lambda model, folder: save(save_adapter, model, folder)
+
+    replace("pipeline.training.train:save_adapter", broken)
+
+
+def save_fresh_adapter() -> None:
+    def save(save_adapter: Any, model: Any, folder: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.zero_()
+        save_adapter(model, folder)
+
+    _with_saving(save)
+
+
+def fill_disk() -> None:
+    def save(save_adapter: Any, model: Any, folder: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _with_saving(save)
+
+
+def crash_at_exit() -> None:
+    def register(model: Any) -> None:
+        atexit.register(os._exit, 134)
+
+    _before_training(register)
 
 
 def _half_way(act: Callable[[Any], None]) -> None:

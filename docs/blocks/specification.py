@@ -71,7 +71,7 @@ def targets_table() -> str:
             code(target.name),
             {"cuda": "GPU", "cpu": "CPU"}[target.device],
             weights[target.weights],
-            target.template,
+            target.template or "",
             "everything" if target.learned else "resources and serving; style is NOT_APPLICABLE",
             f"{target.peak_memory_limit_gib:g} GiB",
             f"{target.training_limit_s / 60:g} min",

@@ -16,7 +16,7 @@ from bitsandbytes.functional import dequantize_4bit
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.model.adapter import ADAPTER
+from pipeline.model.fused import ADAPTER
 
 
 class LoraGroup:

@@ -32,6 +32,8 @@ from pipeline.files import weights_digest, write_text
 from pipeline.memory import peak_memory, resident_bytes
 from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.base_models import open_base_model
+from pipeline.model.heads import has_plain_head
+from pipeline.model.identity import RECORDED, adapter_settings, base_settings
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.quantization_report import quantization_census
 from pipeline.model.shapes import MistralShape
@@ -41,6 +43,7 @@ from pipeline.planning.memory_estimate import Needs
 from pipeline.planning.packed_rows import PackedRows, plan_rows
 from pipeline.planning.plan import warn_of_memory, with_vocabulary
 from pipeline.run_folder import RunFolder, checkpoint_step, package_versions
+from pipeline.targets import describe_target
 from pipeline.training.callbacks import (
     StepMetrics,
     StopWhenAsked,
@@ -103,6 +106,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
             warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
         settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
         before = {"rss_before_load_gib": resident_bytes() / GIB}  # differs by half a GiB between builds of torch
+        if request.target.folder is not None:
+            settings["base_model"] = str(job.base_folder.resolve())
         run.update(**job.identity, **settings, **before, status="running")
         try:
             run.update(**_train(job), status="completed", reason=None)
@@ -128,6 +133,7 @@ class _Job:
         tokenizer: Its tokenizer, style tokens added.
         data: The encoded examples.
         identity: What must be equal for an earlier run to go on.
+        base_settings: What of the base decides the answers, as it was before training.
         run: Where this process writes.
         checkpoints: Where all processes keep their checkpoints.
     """
@@ -138,24 +144,26 @@ class _Job:
     tokenizer: Any
     data: Any
     identity: dict[str, Any]
+    base_settings: dict[str, Any]
     run: RunFolder
     checkpoints: RunFolder
 
 
 def _prepare(request: TrainingRequest) -> _Job:
-    preset = hardware_preset(request.preset, request.device)
     base = open_base_model(request.target, request.base_model)
+    preset = hardware_preset(base.fit(request.preset), request.device)
     data, data_identity = tokenised(request.data, base.tokenizer, base.folder, preset.training)
     accumulation_per_process(preset.training, len(data) * preset.training.epochs)  # refuses before anything is loaded
     identity = {
         "target": request.target.name,
+        **describe_target(request.target),
         "device": request.device,
         "preset": preset.describe(),
         "data": data_identity,
         "base_model_sha256": weights_digest(base.folder),
     }
     run = RunFolder(request.output)
-    return _Job(request, preset, base.folder, base.tokenizer, data, identity, run, run)
+    return _Job(request, preset, base.folder, base.tokenizer, data, identity, base_settings(base), run, run)
 
 
 def _follow(job: _Job) -> dict[str, Any]:
@@ -172,17 +180,19 @@ def _train(job: _Job) -> dict[str, Any]:
     plan = _plan_rows(job) if training.padding_free else None
     model = load_base(job.base_folder, job.preset.quantization, job.request.device)
     run.update(quantization=dataclasses.asdict(quantization_census(model)))
-    add_style_rows(model, job.tokenizer)
+    add_style_rows(model, job.tokenizer, job.request.target.style_words)
     torch.manual_seed(training.seed)
     adapted = attach_adapter(model, job.tokenizer, job.preset)
-    head = use_answer_loss(adapted) if job.preset.adapter.trains_style_rows_only else None
+    frozen = job.preset.adapter.trains_style_rows_only and has_plain_head(adapted)
+    head = use_answer_loss(adapted) if frozen else None  # otherwise the model's own loss
     if not training.upcast_embeddings:
         share_inputs(adapted)
     figures = _optimize(adapted, job, None if plan is None or head is None else _Packing(plan, head))
     save_adapter(adapted, run.adapter)
     write_text(run.training_figure, draw_training(run.read_metrics()))
     size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
-    return {**figures, "adapter": {"sha256": weights_digest(run.adapter), "size_bytes": size_bytes}}
+    adapter = {"sha256": weights_digest(run.adapter), "size_bytes": size_bytes}
+    return {**figures, "adapter": adapter, RECORDED: {**job.base_settings, **adapter_settings(run.adapter)}}
 
 
 def _remedy(error: BaseException) -> str | None:

@@ -13,7 +13,7 @@ def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
     """torch's own, example by example, with every key repeated."""
     repeated = [part.repeat_interleave(HEADS // part.shape[1], dim=1) for part in (query, key, value)]
     examples = zip(*(torch.split(part.transpose(0, 1), LENGTHS, dim=1) for part in repeated), strict=True)
-    attended = [functional.scaled_dot_product_attention(*example, is_causal=True) for example in examples]
+    attended = [functional.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in examples]
     return torch.cat(attended, dim=1).transpose(0, 1)
 
 
@@ -21,7 +21,8 @@ def test_values_and_gradients_are_those_of_torchs_attention() -> None:
     torch.manual_seed(0)
     parts = [torch.randn(sum(LENGTHS), heads, SIZE, requires_grad=True) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
     starts, flow = torch.tensor([0, 5, 6, 15, 15]), torch.randn(sum(LENGTHS), HEADS, SIZE)
-    expected, attended = reference(*parts), attend(*parts, starts)
+    query, key, value = parts
+    expected, attended = reference(query, key, value), attend(query, key, value, starts)
     assert torch.allclose(attended, expected, atol=1e-5)
     for gradient, wanted in zip(
         torch.autograd.grad(attended, parts, flow), torch.autograd.grad(expected, parts, flow), strict=True

@@ -1,22 +1,16 @@
-"""Many answers in one pool: each is the one that ``generate()`` gives to its prompt alone."""
+"""Many answers in one go: each is the one that ``generate()`` gives to its prompt alone."""
 
 from __future__ import annotations
 
 import pytest
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
-from pipeline.generation.generate import Asked, generate_batch, generate_many
+from pipeline.engines.many import Asked, generate_many
+from pipeline.generation.generate import generate_batch
 from pipeline.model.loading import LoadedModel, TrainedModel
-from pipeline.run_folder import RunFolder
-from tests.unit.pipeline.engines.exact import exact_model
 
 PROMPTS = ("Why?", "What is rate limiting?", "How do whales sing in the deep, and why?", "Hi", "Name one geyser.")
 STYLES = (*Style, None)
-
-
-@pytest.fixture(scope="module")
-def exact(tiny_run: RunFolder) -> LoadedModel:
-    return exact_model(tiny_run)
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 64])

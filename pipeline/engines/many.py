@@ -1,0 +1,103 @@
+"""Any number of answers in one go: one that ends makes room for the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pipeline.config import UNCONSTRAINED, GenerationConfig, Style
+from pipeline.engines.decoder import Decoder
+from pipeline.generation.generate import Generation, finished, styled_prompt_ids
+
+LEAST_SLOT_TOKENS = 64
+"""What a decoder reads to warm up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt among many.
+
+    Attributes:
+        prompt: The user's prompt, without a style token.
+        style: The requested style; None adds no style token.
+        limits: Decoding limits.
+        seed: Of the random numbers that the sampled answers of one seed draw.
+    """
+
+    prompt: str
+    style: Style | None
+    limits: GenerationConfig = UNCONSTRAINED
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class _Row:
+    """An answer in the making."""
+
+    prompt: list[int]
+    limits: GenerationConfig
+    answer: list[int] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once: int) -> list[Generation]:
+    """Answer any number of prompts.
+
+    Args:
+        model: A model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        asked: The prompts; those of one seed are answered together.
+        at_once: Answers that are decoded at the same time.
+
+    Returns:
+        The answers in the order of the prompts; each has the latency of all.
+
+    Raises:
+        TextError: As ``styled_prompt_ids``.
+    """
+    started = time.perf_counter()
+    rows = [_Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits) for one in asked]
+    slot_tokens = max(LEAST_SLOT_TOKENS, *(len(row.prompt) + row.limits.max_new_tokens for row in rows))
+    with torch.inference_mode():
+        decoder = Decoder(model, tokenizer.eos_token_id, min(at_once, len(rows)), slot_tokens)
+        for seed in dict.fromkeys(one.seed for one in asked):
+            torch.manual_seed(seed)
+            # The longest answers first, so that few places are empty at the end.
+            chosen = [pair for pair in zip(asked, rows, strict=True) if pair[0].seed == seed]
+            chosen.sort(key=lambda pair: pair[0].style is Style.TERSE)
+            _decode(decoder, [row for _, row in chosen], min(at_once, len(rows)), tokenizer.eos_token_id)
+    latency_s = time.perf_counter() - started
+    return [
+        finished(row.answer, tokenizer, row.limits, latency_s, one.style) for row, one in zip(rows, asked, strict=True)
+    ]
+
+
+def _decode(decoder: Decoder, rows: Sequence[_Row], slots: int, eos_id: int) -> None:
+    def is_complete(row: _Row) -> bool:
+        return row.answer[-1] == eos_id or len(row.answer) >= row.limits.max_new_tokens
+
+    waiting, running = list(reversed(rows)), list[_Row]()
+    while waiting or running:
+        while waiting and len(running) < slots:
+            row = waiting.pop()
+            row.answer += decoder.read(row.prompt, 0, row.limits)()
+            if not is_complete(row):
+                decoder.join(len(running), len(row.prompt))
+                running.append(row)
+        if running:
+            tokens = decoder.launch(len(running), max(row.length for row in running))()
+            for row, token in zip(running, tokens, strict=True):
+                row.answer.append(token)
+        for slot in reversed(range(len(running))):
+            if is_complete(running[slot]):
+                last = running.pop()
+                if slot < len(running):
+                    decoder.move(len(running), slot, last.length - 1)
+                    running[slot] = last
