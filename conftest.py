@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.provenance import cpu_kind
 from harness.report.document import portable_arguments
 from pipeline.config import PRESETS, TARGETS, Target
 from pipeline.doctor.findings import Finding, Report
@@ -147,7 +148,8 @@ def pytest_snapshot_environment(config: pytest.Config, subject: str) -> str:
     if (config.getoption("--device") or target.device) == "cuda" and torch.cuda.is_available():
         hardware = torch.cuda.get_device_name(0)
     else:
-        hardware = f"cpu-{torch.backends.cpu.get_cpu_capability()}-{torch.get_num_threads()}threads"
+        capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+        hardware = f"cpu-{cpu_kind()}-{capability}-{threads}threads"
     versions = [f"{name}{importlib.metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers")]
     parts = [hardware, *versions, judged_preset(config, target)]
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).lower()

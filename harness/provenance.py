@@ -86,13 +86,29 @@ def _git(root: Path, *arguments: str) -> str | None:
     return finished.stdout.rstrip("\n")
 
 
-def _cpu_model() -> str | None:
+def cpu_kind() -> str:
+    """Return the CPU's maker and whether it has matrix instructions, such as ``intel-amx``.
+
+    Libraries choose their kernels by both, and another kernel sums a product in another order. Where the system does
+    not name the maker, it is the architecture, such as ``arm64``.
+    """
+    first = _first_cpu()
+    maker = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}.get(first.get("vendor_id", ""), platform.machine().lower())
+    return f"{maker}-amx" if "amx_tile" in first.get("flags", "").split() else maker
+
+
+def _first_cpu() -> dict[str, str]:
+    """What Linux says about the first processor; empty on other systems."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or None
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _cpu_model() -> str | None:
+    return _first_cpu().get("model name") or platform.processor() or None
 
 
 def _version(package: str) -> str | None:
