@@ -1,155 +1,19 @@
-"""Joins the harness and the pipeline, which do not import each other: options, targets and the kind of machine."""
+"""What holds for every test of the checkout."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from harness.provenance import cpu_kind
-from harness.report.document import portable_arguments
-from pipeline.config import PRESETS, TARGETS, Target
-from pipeline.doctor.findings import Finding, Report
-from pipeline.doctor.packages import GOLDEN_PINS
 from pipeline.environment import apply_environment
-from tests.acceptance.client import Endpoint
-from tests.acceptance.selection import judged_preset
 
 apply_environment()  # before any test module imports torch
 
 # Under -OO this plugin would end pytest with a traceback before pytest_configure refuses.
 pytest_plugins = ["pytester"] if __debug__ else []
 
-DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
-"""What an acceptance run means without ``--target``: the models whose weights are real."""
-_DOCTOR: pytest.StashKey[dict[str, object]] = pytest.StashKey()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("pipeline", "what the acceptance tests run on")
-    group.addoption("--target", action="append", choices=tuple(TARGETS), help="base model; may be repeated")
-    group.addoption("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
-    group.addoption(
-        "--preset", choices=tuple(PRESETS), help="training preset (default: golden for Mistral, lean for smaller ones)"
-    )
-    group.addoption("--run-dir", type=Path, help="accept this finished training run instead of training one")
-    group.addoption("--base-model", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
-    group.addoption(
-        "--endpoint",
-        metavar="URL",
-        help="judge this running server from outside (its key in VERBOSITY_API_KEY); --target names its tokenizer",
-    )
-
 
 def pytest_configure(config: pytest.Config) -> None:
     if not __debug__:
         raise pytest.UsageError("python -O removes the assertions, and they are the tests; run it without -O")
-    config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
-    config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
-    config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
     config.addinivalue_line("markers", "browser: needs a Chromium; left out where there is none")
     config.addinivalue_line("markers", "slow: runs in `make test-all`, not in `make test`")
-    config.addinivalue_line("markers", "snapshot: compares with outputs recorded in golden/ on this kind of machine")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize every test that uses ``target`` over the selected targets, marked by the device they need."""
-    if "target" not in metafunc.fixturenames:
-        return
-    names = metafunc.config.getoption("--target") or DEFAULT_TARGETS
-    if url := metafunc.config.getoption("--endpoint"):
-        metafunc.parametrize("target", [_endpoint(url, metafunc.config)], scope="session")
-        return
-    device = metafunc.config.getoption("--device")
-    parameters = [_parameter(TARGETS[name], device or TARGETS[name].device) for name in dict.fromkeys(names)]
-    metafunc.parametrize("target", parameters, scope="session")
-
-
-def _parameter(target: Target, device: str) -> object:
-    subject = pytest.mark.subject(
-        name=target.name,
-        learned=target.learned,
-        thresholds={
-            "training.gpu_memory/peak_memory_gib": target.peak_memory_limit_gib,
-            "training.duration/duration_of_1600_examples_s": target.training_limit_s,
-        },
-    )
-    marker = pytest.mark.gpu if device == "cuda" else pytest.mark.embedded
-    return pytest.param(target, id=target.name, marks=[subject, marker])
-
-
-def _endpoint(url: str, config: pytest.Config) -> object:
-    if not re.fullmatch(r"https?://[^\s/]+/?", url):
-        raise pytest.UsageError(f"--endpoint: {url!r} is not a URL such as http://127.0.0.1:8000")
-    names = config.getoption("--target") or [None]
-    if len(names) != 1:
-        raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")
-    (tokenizer,) = names
-    endpoint = Endpoint(url, tokenizer, os.environ.get("VERBOSITY_API_KEY"))
-    subject = pytest.mark.subject(name=endpoint.name, learned=True, access="endpoint")
-    return pytest.param(endpoint, id=endpoint.name, marks=[subject, pytest.mark.deployment])
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Run the doctor before tests that judge take the machine's memory."""
-    config, judges = session.config, any(item.get_closest_marker("criterion") for item in session.items)
-    if judges and not config.getoption("collectonly") and not hasattr(config, "workerinput"):
-        config.stash[_DOCTOR] = _examine(config)
-
-
-def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
-    """The GPU, if any, the versions that the golden document pins, and what the doctor found.
-
-    A process whose workers run the tests has collected none itself, so the doctor runs here.
-    """
-    import torch
-
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    if _DOCTOR not in config.stash:
-        config.stash[_DOCTOR] = _examine(config)
-    found: dict[str, object] = config.stash[_DOCTOR]
-    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **found}
-
-
-def _examine(config: pytest.Config) -> dict[str, object]:
-    """The doctor's report without absolute paths, from its own process: it creates a CUDA context."""
-    if config.getoption("--endpoint"):
-        return {}  # another machine is judged
-    command = [sys.executable, "-m", "pipeline.cli", "doctor", "--json"]
-    finished = subprocess.run(command, cwd=config.rootpath, capture_output=True, text=True, check=False)
-    try:
-        report = json.loads(finished.stdout)
-    except ValueError:
-        detail = f"ended with status {finished.returncode} and no report"
-        report = Report((Finding("doctor", "FAIL", detail, "run verbosity doctor"),)).describe()
-    return {"doctor": _without_paths(report, config.rootpath)}
-
-
-def _without_paths(value: Any, root: Path) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_paths(entry, root) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(entry, root) for entry in value]
-    return portable_arguments([value], root)[0] if isinstance(value, str) else value
-
-
-def pytest_snapshot_environment(config: pytest.Config, subject: str) -> str:
-    """Kind of machine and library versions within which outputs are reproducible, and their preset."""
-    import torch
-
-    target = TARGETS[subject]
-    if (config.getoption("--device") or target.device) == "cuda" and torch.cuda.is_available():
-        hardware = torch.cuda.get_device_name(0)
-    else:
-        capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-        hardware = f"cpu-{cpu_kind()}-{capability}-{threads}threads"
-    versions = [f"{name}{importlib.metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers")]
-    parts = [hardware, *versions, judged_preset(config, target)]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).lower()

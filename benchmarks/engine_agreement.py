@@ -18,6 +18,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from acceptance.answers import ROUNDED_OUT_SHARE
 from benchmarks.serving_load import PATIENCE_S
 from harness.files import write_text_atomically
 from harness.provenance import collect
@@ -28,7 +29,6 @@ from pipeline.data.formats import read_questions
 from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.run_folder import RunFolder
-from tests.acceptance.answers import ROUNDED_OUT_SHARE
 
 apply_environment()  # before torch is imported
 

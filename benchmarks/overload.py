@@ -23,6 +23,9 @@ import psutil
 from tabulate import tabulate
 from tqdm import tqdm
 
+from acceptance.client import Client, Reply, send_until_admitted
+from acceptance.crowd import PATIENCE_S
+from acceptance.processes import ServerProcess
 from benchmarks.load import closed_loop, open_loop
 from harness.files import write_text_atomically
 from harness.provenance import collect
@@ -30,9 +33,6 @@ from harness.statistics import quantile
 from pipeline.config import Style
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
-from tests.acceptance.client import Client, Reply, send_until_admitted
-from tests.acceptance.crowd import PATIENCE_S
-from tests.support import ServerProcess
 
 QUESTION_COUNT, CLIENT_COUNT, CAPACITY_S = 8, 8, 60.0
 OVERLOAD, OVERLOAD_S, HEALTH_PERIOD_S = 2.0, 120.0, 0.1

@@ -17,10 +17,10 @@ from typing import Any
 
 import requests
 
+from acceptance.processes import VERBOSITY, ServerProcess
 from benchmarks.load import Ask
 from pipeline.config import GENERATION_PRESETS, Style
 from pipeline.model.base_models import gguf_file
-from tests.support import VERBOSITY, ServerProcess
 
 TRANSFORMERS, LLAMA_CPP = "transformers serve", "llama-cpp-python"
 HOST = "127.0.0.1"

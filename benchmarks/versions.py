@@ -18,6 +18,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from acceptance.evidence import greedy_record
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from harness.snapshots.compare import answers_difference, first_token_difference, token_divergence
@@ -28,7 +29,6 @@ from pipeline.data.formats import read_questions
 from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA
 from pipeline.run_folder import RunFolder
-from tests.support import greedy_record
 
 apply_environment()  # before torch is imported
 

@@ -1,1 +1,1 @@
-"""Acceptance gate: documented criteria, verdicts, snapshots, reports, and the pytest plugin that joins them."""
+"""Acceptance gate: criteria, verdicts, snapshots, reports, and the pytest plugin that joins them."""

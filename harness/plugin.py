@@ -7,30 +7,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import provenance
+from harness.arguments import FolderOption, collected_whole_folder
 from harness.criteria import Criterion
-from harness.documented_criteria import DOCUMENTED
+from harness.criteria_set import NO_CRITERIA, CriteriaSet
 from harness.recorder import Recorder
 from harness.session import AcceptanceSession
 from harness.snapshots.plugin import RECORDING_ORIGIN, RESULTS_FOLDER, SNAPSHOT_STATES, results_folder
+from harness.subject import Subject
 from harness.trial import Trial
-from harness.verdict import Decision, Outcome, Subject
+from harness.verdict import Decision, Outcome
 
-pytest_plugins = ("harness.snapshots.plugin",)
+pytest_plugins = ("harness.arguments", "harness.snapshots.plugin")
 
 _SESSION = pytest.StashKey[AcceptanceSession]()
 _TRIAL = pytest.StashKey[Trial]()
+_LOST_WORKER = pytest.StashKey[bool]()
 _WORKER_OUTPUT = "acceptance"
 _WORKER_USAGE_ERROR = "acceptance_usage_error"
 
 
 class AcceptanceHooks:
-    """Hooks that a project's conftest may implement."""
+    """Hooks that a project's conftest may implement; the first is needed where there are criterion tests."""
+
+    @pytest.hookspec(firstresult=True)
+    def pytest_acceptance_criteria(self, config: pytest.Config) -> CriteriaSet | None:
+        """Return the criteria that every subject must meet."""
 
     @pytest.hookspec
     def pytest_acceptance_provenance(self, config: pytest.Config) -> Mapping[str, object] | None:
@@ -42,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("acceptance")
     group.addoption(
         "--acceptance-dir",
+        action=FolderOption,
         metavar="DIR",
         help=f"where the verdict and its report are written (default: {RESULTS_FOLDER} in the root folder)",
     )
@@ -53,14 +60,23 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks and start the session object."""
+    """Register the marks."""
     config.addinivalue_line(
-        "markers", "criterion(which): the test decides this criterion, a documented id or your own Criterion"
+        "markers", "criterion(which): the test decides this criterion, an id of the set or another Criterion"
     )
     config.addinivalue_line(
         "markers", "subject(name, learned, thresholds, access): what is judged, and its own thresholds"
     )
-    config.stash[_SESSION] = AcceptanceSession(results_folder(config))
+
+
+def _session(config: pytest.Config) -> AcceptanceSession:
+    """The session object, from the first criterion test on."""
+    if _SESSION not in config.stash:
+        criteria = config.hook.pytest_acceptance_criteria(config=config)
+        if not isinstance(criteria, CriteriaSet):
+            raise pytest.UsageError(NO_CRITERIA)
+        config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+    return config.stash[_SESSION]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -78,21 +94,20 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _register(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    acceptance = config.stash[_SESSION]
     files = []
     for item in items:
         if any(item.iter_markers("criterion")):
             if not __debug__:
                 raise pytest.UsageError("python -O removes assertions, which criteria rely on; run it without -O")
-            item.stash[_TRIAL] = _trial(acceptance, item)
+            item.stash[_TRIAL] = _trial(_session(config), item)
             files.append(item.path)
     # Unreadable files and --lf leave tests out: the run cannot pass, and its own message is the better one.
     partial = session.testsfailed or config.getoption("lf", False)
-    if files and not partial and _collected_whole_folder(config, files):
-        untested = acceptance.untested()
+    if files and not partial and collected_whole_folder(config, files):
+        untested = _session(config).untested()
         if untested:
             raise pytest.UsageError(
-                "documented criteria without a test, write one marked "
+                f"criteria of the set {_session(config).criteria.name} without a test, write one marked "
                 "@pytest.mark.criterion(id):\n  " + "\n  ".join(untested)
             )
 
@@ -110,17 +125,17 @@ def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial:
             "pytest.mark.subject(name=..., learned=..., thresholds={...})"
         )
     try:
-        return acceptance.add(item.nodeid, _criterion(marks[0].args[0]), _subject(mark))
+        return acceptance.add(item.nodeid, _criterion(acceptance.criteria, marks[0].args[0]), _subject(mark))
     except ValueError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
 
 
-def _criterion(which: object) -> Criterion:
+def _criterion(criteria: CriteriaSet, which: object) -> Criterion:
     if isinstance(which, Criterion):
         return which
-    if not isinstance(which, str) or which not in DOCUMENTED:
-        raise ValueError(f"no documented criterion {which!r}; known: {', '.join(DOCUMENTED)}")
-    return DOCUMENTED[which]
+    if not isinstance(which, str) or which not in criteria:
+        raise ValueError(f"no criterion {which!r} in the set {criteria.name}; known: {', '.join(criteria)}")
+    return criteria[which]
 
 
 def _subject(mark: pytest.Mark) -> Subject:
@@ -132,13 +147,6 @@ def _subject(mark: pytest.Mark) -> Subject:
             "the subject mark takes name='...', learned=True or False, and optionally thresholds and access"
         )
     return Subject(name, learned, mark.kwargs.get("thresholds", {}), mark.kwargs.get("access", "model"))
-
-
-def _collected_whole_folder(config: pytest.Config, files: list[Path]) -> bool:
-    paths = [config.invocation_params.dir / str(argument).partition("::")[0] for argument in config.args]
-    folders = [Path(os.path.realpath(path)) for path in paths if path.is_dir()]
-    real_files = [Path(os.path.realpath(file)) for file in files]
-    return any(file.is_relative_to(folder) for folder in folders for file in real_files)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -203,25 +211,29 @@ def _detail(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Merge the results of a pytest-xdist worker; the tests of a crashed worker stay NOT_RUN."""
-    acceptance, output = node.config.stash[_SESSION], getattr(node, "workeroutput", None)
+    config, output = node.config, getattr(node, "workeroutput", None)
     if output is None:
-        acceptance.lost_worker = True
+        config.stash[_LOST_WORKER] = True
     elif _WORKER_USAGE_ERROR in output:
         raise pytest.UsageError(output[_WORKER_USAGE_ERROR])
     elif _WORKER_OUTPUT in output:
         # Removed, because an interrupted worker is reported twice.
-        acceptance.merge(output.pop(_WORKER_OUTPUT))
+        exported = output.pop(_WORKER_OUTPUT)
+        try:
+            _session(config).merge(exported)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Decide, set the exit status, and write the verdict and its report."""
     config = session.config
-    acceptance = config.stash[_SESSION]
-    states = config.stash.get(SNAPSHOT_STATES, [])
-    # The merge alone brings the workers' snapshots here, and the summary shows what the stash holds.
-    states += acceptance.snapshots
-    acceptance.snapshots = states
+    acceptance = config.stash.get(_SESSION, None)
+    if acceptance is None:
+        return
+    acceptance.lost_worker = config.stash.get(_LOST_WORKER, False)
+    acceptance.snapshots = config.stash.get(SNAPSHOT_STATES, [])
     if hasattr(config, "workeroutput"):
         config.workeroutput[_WORKER_OUTPUT] = acceptance.export()
     elif acceptance.active:
@@ -251,8 +263,8 @@ def _origin(config: pytest.Config) -> dict[str, object]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the tables, the verdict and the path of the report."""
-    acceptance = config.stash[_SESSION]
-    if acceptance.document is None:
+    acceptance = config.stash.get(_SESSION, None)
+    if acceptance is None or acceptance.document is None:
         return
     from harness.report.table import table_text
 
@@ -279,4 +291,4 @@ def measured(request: pytest.FixtureRequest) -> Recorder:
 @pytest.fixture(scope="session")
 def identify(request: pytest.FixtureRequest) -> Callable[[str, Mapping[str, object]], None]:
     """Names the artefact behind a subject: ``identify(subject_name, identity)`` binds the verdict to it."""
-    return request.config.stash[_SESSION].identify
+    return _session(request.config).identify

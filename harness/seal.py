@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.criteria import Bound, Criterion
-from harness.documented_criteria import DOCUMENTED, criteria_version
+from harness.criteria_set import CriteriaSet
 from harness.statistics import Proportion
-from harness.verdict import Outcome, Subject, decide, judge
+from harness.subject import Subject
+from harness.verdict import Outcome, decide, judge
 
 SCHEMA_VERSION = 1
 KEY_VARIABLE = "VERBOSITY_VERDICT_KEY"
@@ -51,6 +52,7 @@ def seal(document_subject: Mapping[str, Any], document: Mapping[str, Any], key: 
         "subject": {name: document_subject[name] for name in _SUBJECT_FIELDS},
         "decision": document_subject["decision"],
         "identity": document_subject["identity"],
+        "criteria_set": document["criteria_set"],
         "criteria_version": document["criteria_version"],
         "criteria": [_sealed_criterion(entry) for entry in document_subject["criteria"]],
         "provenance": {name: document["provenance"][name] for name in _PROVENANCE_FIELDS},
@@ -100,22 +102,28 @@ def _digest(verdict: Mapping[str, Any], key: bytes | None) -> str:
     return hashlib.sha256(text).hexdigest() if key is None else hmac.new(key, text, "sha256").hexdigest()
 
 
-def recheck(verdict: Mapping[str, Any]) -> list[str]:
+def recheck(verdict: Mapping[str, Any], criteria: CriteriaSet) -> list[str]:
     """Judge a verdict again: its seal, its criteria, and whether outcomes and decision follow from its figures.
 
     Args:
         verdict: The content of ``verdict.json``.
+        criteria: The set in force, never one that comes with the verdict.
 
     Returns:
         Complaints, each naming its field; empty where the verdict is valid. An edit that keeps every outcome shows in
         the seal alone, so without a key it is found only where the seal was not computed again.
     """
     return [
-        *_guarded("seal", _seal_complaints, verdict),
-        *_guarded("criteria_version", _version_complaints, verdict),
-        *_guarded("criteria", _outcome_complaints, verdict),
-        *_guarded("decision", _decision_complaints, verdict),
+        *seal_complaints(verdict),
+        *_guarded("criteria_set", _set_complaints, verdict, criteria),
+        *_guarded("criteria", _outcome_complaints, verdict, criteria),
+        *_guarded("decision", _decision_complaints, verdict, criteria),
     ]
+
+
+def seal_complaints(verdict: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a verdict's seal, whatever the criteria."""
+    return _guarded("seal", _seal_complaints, verdict)
 
 
 def _guarded(field: str, check: Callable[..., Iterable[str]], *arguments: Any) -> list[str]:
@@ -143,36 +151,41 @@ def _seal_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
         yield "seal.digest: does not match; the verdict was edited or damaged, or sealed with another key"
 
 
-def _version_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
-    if verdict["criteria_version"] != criteria_version():
+def _set_complaints(verdict: Mapping[str, Any], criteria: CriteriaSet) -> Iterator[str]:
+    if verdict["criteria_set"] != criteria.name:
+        yield f"criteria_set: {verdict['criteria_set']!r}, and the set in force is {criteria.name!r}"
+    if verdict["criteria_version"] != criteria.version:
         yield "criteria_version: not that of the criteria in force; run the acceptance again"
 
 
-def _subject(verdict: Mapping[str, Any]) -> Subject:
+def _subject(verdict: Mapping[str, Any], criteria: CriteriaSet) -> Subject:
     given = verdict["subject"]
     if not isinstance(given["learned"], bool):
         raise ValueError("subject.learned is true or false")
-    return Subject(given["name"], given["learned"], given["thresholds"], given["access"])
+    subject = Subject(given["name"], given["learned"], given["thresholds"], given["access"])
+    criteria.check(subject)
+    return subject
 
 
-def _required(subject: Subject, verdict: Mapping[str, Any]) -> list[str]:
-    """Ids that must pass: the documented criteria in the subject's scope, and the project's own."""
-    return [*subject.documented, *(entry["id"] for entry in verdict["criteria"] if entry["id"] not in DOCUMENTED)]
+def _required(subject: Subject, verdict: Mapping[str, Any], criteria: CriteriaSet) -> list[str]:
+    """Ids that must pass: the set's criteria in the subject's scope, and others that were judged."""
+    others = (entry["id"] for entry in verdict["criteria"] if entry["id"] not in criteria)
+    return [*criteria.asked_of(subject), *others]
 
 
-def _outcome_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
-    subject = _subject(verdict)
+def _outcome_complaints(verdict: Mapping[str, Any], criteria: CriteriaSet) -> Iterator[str]:
+    subject = _subject(verdict, criteria)
     listed = Counter(entry["id"] for entry in verdict["criteria"])
     yield from (f"criteria.{id_}: listed {count} times" for id_, count in listed.items() if count > 1)
-    yield from (f"criteria.{id_}: missing" for id_ in _required(subject, verdict) if id_ not in listed)
+    yield from (f"criteria.{id_}: missing" for id_ in _required(subject, verdict, criteria) if id_ not in listed)
     for entry in verdict["criteria"]:
-        yield from _guarded(f"criteria.{entry['id']}", _criterion_complaints, entry, subject)
+        yield from _guarded(f"criteria.{entry['id']}", _criterion_complaints, entry, subject, criteria)
 
 
-def _criterion_complaints(entry: Mapping[str, Any], subject: Subject) -> Iterator[str]:
+def _criterion_complaints(entry: Mapping[str, Any], subject: Subject, criteria: CriteriaSet) -> Iterator[str]:
     id_, outcome = entry["id"], Outcome(entry["outcome"])
     recorded = [{name: bound[name] for name in _BOUND_FIELDS} for bound in entry["bounds"]]
-    criterion = DOCUMENTED.get(id_)
+    criterion = criteria.get(id_)
     if criterion is not None:
         in_force = [{name: getattr(bound, name) for name in _BOUND_FIELDS} for bound in subject.bounds(criterion)]
         # As text, because True equals 1 and a flag must not stand in for a number.
@@ -180,11 +193,11 @@ def _criterion_complaints(entry: Mapping[str, Any], subject: Subject) -> Iterato
             yield f"criteria.{id_}.bounds: not the bounds in force for this subject"
     if outcome not in _JUDGED:
         return
-    # Judged by the documented bounds where there are any, never by those of the file.
+    # Judged by the set's bounds where there are any, never by those of the file.
     criterion = criterion or Criterion(id_, "", tuple(Bound(**bound) for bound in recorded), "")
     measurements = {name: _measured(value) for name, value in entry["measurements"].items()}
     # Verdicts of earlier versions have no timed measures.
-    judged = judge(criterion, subject, measurements, entry.get("timed", ()))
+    judged = judge(criterion, subject, measurements, criteria.excusable(id_, entry.get("timed", ())))
     if judged.outcome in _JUDGED:
         is_better = _JUDGED.index(outcome) > _JUDGED.index(judged.outcome)
     else:
@@ -212,9 +225,9 @@ def _measured(value: Any) -> object:
     return proportion
 
 
-def _decision_complaints(verdict: Mapping[str, Any]) -> Iterator[str]:
-    subject = _subject(verdict)
-    required = _required(subject, verdict)
+def _decision_complaints(verdict: Mapping[str, Any], criteria: CriteriaSet) -> Iterator[str]:
+    subject = _subject(verdict, criteria)
+    required = _required(subject, verdict, criteria)
     outcomes = {entry["id"]: Outcome(entry["outcome"]) for entry in verdict["criteria"]}
     follows = decide({id_: outcome for id_, outcome in outcomes.items() if id_ in required}, required)
     if verdict["decision"] != follows:

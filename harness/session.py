@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.criteria import Criterion
-from harness.documented_criteria import DOCUMENTED
+from harness.criteria_set import CriteriaSet
 from harness.files import write_text_atomically
 from harness.seal import key_from_environment, seal
+from harness.subject import Subject
 from harness.trial import Trial
-from harness.verdict import EXIT_CODES, Decision, Outcome, Subject
+from harness.verdict import EXIT_CODES, Decision, Outcome
 
 LOST_WORKER = "a worker process crashed before it reported the outcome"
 
@@ -26,9 +27,10 @@ _TESTS_FAILED = 1
 class AcceptanceSession:
     """All trials of one run, from collection to the written report."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start a session that writes into ``folder``."""
+    def __init__(self, folder: Path, criteria: CriteriaSet) -> None:
+        """Start a session that judges by ``criteria`` and writes into ``folder``."""
         self.folder = folder
+        self.criteria = criteria
         self.trials: list[Trial] = []
         self.snapshots: list[dict[str, object]] = []
         self.identities: dict[str, dict[str, object]] = {}
@@ -45,14 +47,15 @@ class AcceptanceSession:
         """
         if not subject.in_scope(criterion):
             raise ValueError(f"{criterion.id} needs the model itself, and {subject.name} is only a running server")
-        if criterion.id in DOCUMENTED and criterion != DOCUMENTED[criterion.id]:
-            raise ValueError(f"{criterion.id} is documented; choose another id for a criterion of your own")
+        if self.criteria.get(criterion.id, criterion) != criterion:
+            raise ValueError(f"{criterion.id} is in the set {self.criteria.name}; choose another id for your own")
+        self.criteria.check(subject)
         for other in self.trials:
             if other.subject.name == subject.name and other.subject != subject:
                 raise ValueError(f"subject {subject.name} is described differently by {other.nodeid}")
             if other.criterion.id == criterion.id and other.criterion != criterion:
                 raise ValueError(f"criterion {criterion.id} is described differently by {other.nodeid}")
-        trial = Trial(nodeid, criterion, subject)
+        trial = Trial(nodeid, criterion, subject, self.criteria)
         self.trials.append(trial)
         return trial
 
@@ -73,12 +76,12 @@ class AcceptanceSession:
         return any(trial.selected for trial in self.trials)
 
     def untested(self) -> list[str]:
-        """Return ``subject: criterion`` for each documented criterion without a test of a collected subject."""
+        """Return ``subject: criterion`` for each criterion of the set without a test of a collected subject."""
         tested = {(trial.subject.name, trial.criterion.id) for trial in self.trials}
         return [
             f"{subject.name}: {id_}"
             for subject in self._subjects()
-            for id_ in subject.documented
+            for id_ in self.criteria.asked_of(subject)
             if (subject.name, id_) not in tested
         ]
 
@@ -97,18 +100,26 @@ class AcceptanceSession:
             )
             for trial in self.trials
         ]
-        return pickle.dumps((trials, self.snapshots, self.identities))
+        return pickle.dumps((self.criteria.name, self.criteria.version, trials, self.identities))
 
     def merge(self, exported: bytes) -> None:
-        """Merge the results of a worker; what no worker concluded stays NOT_RUN."""
-        trials, snapshots, identities = pickle.loads(exported)
+        """Merge the results of a worker; what no worker concluded stays NOT_RUN.
+
+        Raises:
+            ValueError: The worker judged by other criteria.
+        """
+        name, version, trials, identities = pickle.loads(exported)
+        if (name, version) != (self.criteria.name, self.criteria.version):
+            raise ValueError(
+                f"a worker judged by other criteria: {name} {version[:12]} there, {self.criteria.name}"
+                f" {self.criteria.version[:12]} here; supply the set in the conftest.py of the root folder"
+            )
         known = {trial.nodeid: trial for trial in self.trials}
         for nodeid, criterion, subject, selected, result in trials:
             trial = known.get(nodeid) or self.add(nodeid, criterion, Subject(*subject))
             trial.selected = trial.selected or selected
             if result is not None:
                 trial.absorb(result)
-        self.snapshots += snapshots
         for name, identity in identities.items():
             try:
                 self.identify(name, identity)
@@ -157,7 +168,9 @@ class AcceptanceSession:
             if subject.name in names
         ]
         unselected = sorted({subject.name for subject in self._subjects()} - names)
-        self.document = document.build(judged, unselected, self._ordered_snapshots(), provenance, arguments)
+        self.document = document.build(
+            self.criteria, judged, unselected, self._ordered_snapshots(), provenance, arguments
+        )
         decision = Decision(self.document["decision"])
         replaced = status in _REPLACED_STATUSES
         if decision is Decision.ACCEPTED and status == _TESTS_FAILED:
@@ -169,9 +182,9 @@ class AcceptanceSession:
         return list({trial.subject.name: trial.subject for trial in self.trials}.values())
 
     def _required(self, subject: Subject) -> tuple[Criterion, ...]:
-        """The documented criteria in the subject's scope, then the project's own that have a test of it."""
+        """The set's criteria in the subject's scope, then others that have a test of it."""
         tested = {trial.criterion.id: trial.criterion for trial in self.trials if trial.subject.name == subject.name}
-        return tuple({**subject.documented, **tested}.values())
+        return tuple({**self.criteria.asked_of(subject), **tested}.values())
 
     def _tests(self, subject: Subject) -> list[tuple[str, Any]]:
         return [(trial.nodeid, trial.result()) for trial in self.trials if trial.subject.name == subject.name]

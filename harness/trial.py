@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.criteria import Criterion
+from harness.criteria_set import CriteriaSet
 from harness.recorder import Recorder
 from harness.statistics import Proportion
-from harness.verdict import NOT_REACHED, RANDOM_WEIGHTS, CriterionResult, Outcome, Subject, judge, worst
+from harness.subject import Subject
+from harness.verdict import NOT_REACHED, RANDOM_WEIGHTS, CriterionResult, Outcome, judge, worst
 
 XFAIL_REASON = "xfail is not an acceptance"
 UNFINISHED_REASON = "interrupted before its teardown ended"
@@ -20,6 +22,7 @@ class Trial:
     nodeid: str
     criterion: Criterion
     subject: Subject
+    criteria: CriteriaSet
     measured: Recorder = field(default_factory=Recorder)
     judged: CriterionResult | None = None
     selected: bool = False
@@ -29,7 +32,7 @@ class Trial:
 
     def judge(self) -> CriterionResult:
         """Decide the criterion from what the test body recorded."""
-        decided = judge(self.criterion, self.subject, self.measured.measurements, self.measured.timed)
+        decided = judge(self.criterion, self.subject, self.measured.measurements, self._excusable)
         self.judged = self._result(decided.outcome, decided.reason, decided.violated)
         return self.judged
 
@@ -100,6 +103,10 @@ class Trial:
         """Why the body need not run, or None when it must."""
         return None if self.subject.can_show(self.criterion) else RANDOM_WEIGHTS
 
+    @property
+    def _excusable(self) -> tuple[str, ...]:
+        return self.criteria.excusable(self.criterion.id, self.measured.timed)
+
     def _conclude(self, outcome: Outcome, reason: str) -> None:
         self._results.append(self._result(outcome, reason))
 
@@ -113,7 +120,7 @@ class Trial:
             violated,
             tuple(self.measured.attachments),
             tuple(self.measured.tables),
-            tuple(self.measured.timed),
+            self._excusable,
         )
 
 

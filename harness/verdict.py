@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal, get_args
 
-from harness.criteria import Bound, BoundState, Criterion, Need
-from harness.documented_criteria import DOCUMENTED
+from harness.criteria import Bound, BoundState, Criterion
 from harness.machine import describe_use, was_busy
+from harness.subject import Subject
 
 NOT_REACHED = "not selected or not reached"
 RANDOM_WEIGHTS = "random weights cannot show this"
-
-TIMED: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "training.duration": frozenset({"duration_of_1600_examples_s"}),
-        "style.generation_speed": frozenset({"terse_latency_max_s", "verbose_latency_max_s"}),
-        "deployment.server_starts": frozenset({"ready", "startup_s"}),
-        "deployment.generate_endpoint": frozenset({"valid_response_share", "miscounted_response_count"}),
-        "deployment.under_load": frozenset(
-            {"answered_question_share", "wrong_reply_count", "answer_latency_max_s", "health_latency_p95_s"}
-        ),
-    }
-)
-"""Measures of documented criteria that a busy machine can spoil, by criterion."""
-
-Access = Literal["model", "endpoint"]
 
 
 class Outcome(StrEnum):
@@ -58,69 +42,6 @@ _SEVERITY = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.NOT_RUN, Outcome.NOT_APPLI
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is judged.
-
-    Attributes:
-        name: Name of the target or server.
-        learned: Whether its weights were learned; random weights cannot show style.
-        thresholds: Thresholds that replace documented ones, keyed ``criterion_id/measure``.
-        access: ``model`` when the weights are at hand, ``endpoint`` when only a running server can be asked.
-
-    Raises:
-        ValueError: The name is empty, the access unknown, or a threshold names no documented numeric bound or is
-            not finite.
-    """
-
-    name: str
-    learned: bool
-    thresholds: Mapping[str, float] = field(default_factory=dict, hash=False)
-    access: Access = "model"
-
-    def __post_init__(self) -> None:
-        """Validate the thresholds against the documented bounds."""
-        if not self.name:
-            raise ValueError("a subject needs a name")
-        if self.access not in get_args(Access):
-            raise ValueError(f"subject {self.name}: access is one of {', '.join(get_args(Access))}")
-        known = {
-            f"{criterion.id}/{bound.measure}": bound for criterion in DOCUMENTED.values() for bound in criterion.bounds
-        }
-        for key, threshold in self.thresholds.items():
-            if key not in known:
-                raise ValueError(f"subject {self.name}: no documented bound {key!r}")
-            if isinstance(threshold, bool) or isinstance(known[key].threshold, bool):
-                raise ValueError(f"subject {self.name}: a boolean bound has no threshold to replace: {key!r}")
-            replace(known[key], threshold=threshold)
-        object.__setattr__(self, "thresholds", MappingProxyType(dict(self.thresholds)))
-
-    def offers(self, need: Need) -> bool:
-        """Return whether this subject has what a bound or criterion needs."""
-        return self.learned if need is Need.LEARNED_WEIGHTS else self.access == "model"
-
-    def bounds(self, criterion: Criterion) -> tuple[Bound, ...]:
-        """Return the bounds that apply to this subject, with the thresholds in force."""
-        return tuple(
-            replace(bound, threshold=self.thresholds.get(f"{criterion.id}/{bound.measure}", bound.threshold))
-            for bound in criterion.bounds
-            if all(self.offers(need) for need in (*criterion.needs, *bound.needs))
-        )
-
-    def can_show(self, criterion: Criterion) -> bool:
-        """Return whether this subject's weights can say anything about the criterion."""
-        return self.learned or Need.LEARNED_WEIGHTS not in criterion.needs
-
-    @property
-    def documented(self) -> dict[str, Criterion]:
-        """The documented criteria that can be asked of this subject, by id."""
-        return {id_: criterion for id_, criterion in DOCUMENTED.items() if self.in_scope(criterion)}
-
-    def in_scope(self, criterion: Criterion) -> bool:
-        """Return whether the criterion can be asked of this subject, given its access."""
-        return self.access == "model" or Need.MODEL not in criterion.needs
-
-
-@dataclass(frozen=True)
 class CriterionResult:
     """The outcome of one criterion for one subject.
 
@@ -133,7 +54,7 @@ class CriterionResult:
         violated: Names of the measures whose bound does not hold.
         attachments: Samples for the report's figures.
         tables: Tables for the report.
-        timed: Names of the measures that depend on the time taken while the machine was watched.
+        timed: Names of the measures that other work on the watched machine may have spoiled.
     """
 
     criterion_id: str
@@ -156,7 +77,7 @@ def judge(
         criterion: The criterion.
         subject: What was measured.
         measurements: Values by measure name.
-        timed: Names of the measures that were taken while the machine was watched.
+        timed: Names of the measures that other work on the watched machine may have spoiled.
 
     Returns:
         NOT_APPLICABLE where the subject's weights cannot show the criterion; FAIL when a required measure
@@ -167,7 +88,7 @@ def judge(
     if not subject.can_show(criterion):
         outcome, reason = Outcome.NOT_APPLICABLE, RANDOM_WEIGHTS
         return CriterionResult(criterion.id, outcome, reason, dict(measurements), bounds)
-    spoiled = spoiled_measures(criterion.id, subject, measurements, timed)
+    spoiled = spoiled_measures(subject, measurements, timed)
     states = {bound: bound_state(bound, measurements, spoiled) for bound in bounds}
     unmet = [bound for bound, state in states.items() if state is not BoundState.HOLDS]
     complaints = [
@@ -186,16 +107,14 @@ def judge(
     return CriterionResult(criterion.id, outcome, reason, dict(measurements), bounds, violated, timed=tuple(timed))
 
 
-def spoiled_measures(
-    criterion_id: str, subject: Subject, measurements: Mapping[str, object], timed: Collection[str]
-) -> frozenset[str]:
+def spoiled_measures(subject: Subject, measurements: Mapping[str, object], timed: Collection[str]) -> frozenset[str]:
     """Return the measures whose violation may be the fault of other work on the machine.
 
     There are none on a machine that was not busy, and none of an endpoint, whose machine nobody watches.
     """
     if subject.access != "model" or not was_busy(measurements):
         return frozenset()
-    return TIMED.get(criterion_id, frozenset()) & set(timed) if criterion_id in DOCUMENTED else frozenset(timed)
+    return frozenset(timed)
 
 
 def bound_state(bound: Bound, measurements: Mapping[str, object], spoiled: Collection[str] = ()) -> BoundState:

@@ -1,4 +1,4 @@
-"""Every setting of the pipeline: the golden configuration, the lean preset and the targets.
+"""Every setting of the pipeline: the golden configuration, the lean preset and the targets, these from TOML files.
 
 Each field carries its unit and where its value comes from. "golden" as a source means the documented golden
 configuration; changing such a default changes what the acceptance means.
@@ -11,10 +11,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pipeline.errors import PipelineError
+from pipeline.target_file import check_fields, shipped_targets
 
 GIB = 1024**3
 
@@ -30,13 +32,14 @@ class Style(StrEnum):
         """The special token that asks for this style."""
         return f"<STYLE_{self.name}>"
 
-    @property
-    def description(self) -> str:
-        """Words whose embeddings start the token's row (the mean of them); chosen by the project."""
-        return {
-            Style.TERSE: " brief short concise terse quick summary one sentence",
-            Style.VERBOSE: " detailed long thorough verbose elaborate explanation full paragraph",
-        }[self]
+
+STYLE_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        Style.TERSE: " brief short concise terse quick summary one sentence",
+        Style.VERBOSE: " detailed long thorough verbose elaborate explanation full paragraph",
+    }
+)
+"""Words whose embeddings start each style token's row (the mean of them); chosen by the project."""
 
 
 def setting(default: Any, *, unit: str, source: str) -> Any:
@@ -193,53 +196,52 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A base model that the pipeline can run on.
+    """A base model that the pipeline can run on; its fields are those of ``target.toml``, but for the folder.
 
     Attributes:
-        name: Its name on the command line.
+        name: Its name on the command line and in verdicts.
         device: Where it runs by default.
         weights: ``local`` (a folder of the user's), ``gguf`` (the embedded model) or ``random``.
-        template: Chat template in ``assets/templates``, set where the tokenizer has none.
+        template: Chat template for a tokenizer that has none: a shipped one's name, or Jinja itself.
         learned: Whether the weights are real, so that style and quality can be judged.
-        peak_memory_limit_gib: Bound of the memory criterion; documented 12 for the GPU, the project's own for the CPU
-            (an 8 GB laptop that keeps 2 GiB for itself).
-        training_limit_s: Bound of the duration criterion in seconds for 1600 examples; documented 45 minutes for the
-            GPU, the project's own for the CPU (half more than the first two-core machine without bfloat16 needed).
+        peak_memory_limit_gib: Bound of the memory criterion; documented 12 for the GPU.
+        training_limit_s: Bound of the duration criterion in seconds for 1600 examples; documented 45 minutes.
+        style_words: Words whose embeddings start each style token's row (the mean of them).
         lean: What the lean preset changes in training for this target.
+        folder: Of a user's own base, its folder; None for the project's targets.
     """
 
     name: str
-    device: Literal["cuda", "cpu"]
-    weights: Literal["local", "gguf", "random"]
-    template: Literal["mistral", "chatml"]
-    learned: bool
-    peak_memory_limit_gib: float
-    training_limit_s: float
+    device: Literal["cuda", "cpu"] = "cuda"
+    weights: Literal["local", "gguf", "random"] = "local"
+    template: str | None = None
+    learned: bool = True
+    peak_memory_limit_gib: float = 12.0
+    training_limit_s: float = 2700.0
+    style_words: Mapping[str, str] = field(default_factory=lambda: dict(STYLE_WORDS))
     lean: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], origin: Path) -> Target:
+        """A target from the fields of a file.
 
-_EMBEDDED_LEAN: Mapping[str, Any] = {
-    # With small windows the model learned the styles; after a second pass far fewer answers looped.
-    "micro_batch_size": 2,
-    "accumulation_steps": 2,
-    "learning_rate": 1e-3,
-    "max_examples": 640,
-    "epochs": 2,
-    "save_steps": 25,
-    "gradient_checkpointing": False,
-}
-_TINY_LEAN = {"learning_rate": 1e-3, "max_examples": 48, "save_steps": 2, "gradient_checkpointing": False}
+        Raises:
+            PipelineError: A field is unknown, or its type or value is wrong; the message names it.
+        """
+        try:
+            check_fields(fields, TrainingConfig())
+            return cls(**fields)
+        except PipelineError as error:
+            raise PipelineError(f"{origin}: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """The fields as JSON values, without the folder."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
+
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
-    {
-        target.name: target
-        for target in (
-            Target("mistral-7b-v0.3", "cuda", "local", "mistral", True, 12.0, 2700.0),
-            Target("mistral-7b-v0.3-synthetic", "cuda", "random", "mistral", False, 12.0, 2700.0),
-            Target("smollm2-135m", "cpu", "gguf", "chatml", True, 6.0, 3000.0, lean=_EMBEDDED_LEAN),
-            Target("tiny-mistral", "cpu", "random", "mistral", False, 6.0, 600.0, lean=_TINY_LEAN),
-        )
-    }
+    {fields["name"]: Target.of(fields, file) for file, fields in shipped_targets()}
 )
 DEFAULT_PORT = 8000
 """Where ``verbosity serve`` listens by default."""

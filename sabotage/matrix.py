@@ -75,7 +75,7 @@ class Workshop:
         result = folder / RESULT
         if not result.exists():
             marks = f"{'gpu' if self.device == 'cuda' else 'embedded'} and not snapshot"
-            gate = ("pytest", "tests/acceptance", "-q", "-p", "no:cacheprovider", "-m", marks, "--preset", "lean")
+            gate = ("pytest", "acceptance", "-q", "-p", "no:cacheprovider", "-m", marks, "--preset", "lean")
             where = ("--target", target, "--device", self.device, f"--acceptance-dir={folder}")
             self.command(folder / "gate.log", *gate, *where, *options)
         if not result.exists():

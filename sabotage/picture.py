@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 from harness.files import write_text_atomically
 from pipeline.plotting import to_svg
 from sabotage.faults import FAULTS

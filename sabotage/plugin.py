@@ -18,10 +18,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     from pipeline.environment import apply_environment
 
     apply_environment()
+    from acceptance import processes
     from sabotage.faults import FAULTS
-    from tests import support
 
     fault = FAULTS[name]
     if fault.inject:
         fault.inject()
-        support.VERBOSITY[:] = [sys.executable, "-m", "sabotage.cli", name]
+        processes.VERBOSITY[:] = [sys.executable, "-m", "sabotage.cli", name]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from acceptance.criteria import DOCUMENTED
 from harness.criteria import Bound
-from harness.documented_criteria import DOCUMENTED, criteria_version
 from harness.seal import seal
-from harness.verdict import Subject
+from harness.subject import Subject
 
 JUDGED = Subject("tiny-mistral", learned=True, thresholds={"training.gpu_memory/peak_memory_gib": 6})
 
@@ -37,7 +37,7 @@ def accepted_subject(identity: Mapping[str, Any]) -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """The rest of the document, as far as a verdict takes from it."""
     provenance = {"git_commit": "08fd876", "git_dirty": False, "time_utc": "2025-01-01T00:00:00+00:00", "os": "Linux"}
-    return {"criteria_version": criteria_version(), "provenance": provenance}
+    return {"criteria_set": DOCUMENTED.name, "criteria_version": DOCUMENTED.version, "provenance": provenance}
 
 
 def resealed(verdict: Mapping[str, Any], key: bytes | None = None) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def make_steps(
         run, judged = output / "runs" / preset, output / preset
         train = ["pipeline.cli", "train", *model, "--preset", preset, *fewer, "--output", str(run)]
         # Folders as one word with their option: pytest would take them for places of tests and look there for its own.
-        accept = ["pytest", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "tests/acceptance"]
+        accept = ["pytest", f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "acceptance"]
         accept += ["-p", "no:cacheprovider", "-m", "gpu" if device == "cuda" else "embedded", *model]
         accept += ["--preset", preset, f"--run-dir={run}", f"--acceptance-dir={judged}"]
         steps += [

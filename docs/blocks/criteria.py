@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from acceptance import answers, crowd, test_coherence, test_deployment, test_endpoint, test_snapshots, test_style
+from acceptance import conftest as acceptance
+from acceptance.client import TIMEOUT_S
+from acceptance.criteria import DOCUMENTED
 from docs.blocks.markdown import code, table
 from harness.criteria import Bound, BoundState, Need
-from harness.documented_criteria import DOCUMENTED
 from harness.statistics import Proportion
-from harness.verdict import Subject
+from harness.subject import Subject
 from pipeline.config import TARGETS, UNCONSTRAINED, Style
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
-from tests.acceptance import answers, crowd, test_coherence, test_deployment, test_endpoint, test_snapshots, test_style
-from tests.acceptance import conftest as acceptance
-from tests.acceptance.client import TIMEOUT_S
 from tests.unit.all_criteria import CRITERIA
 
 SAMPLE_SIZES = (24, 36, 48, 120, 240)

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from acceptance.criteria import DOCUMENTED
 from docs.blocks.markdown import code, table
-from harness.documented_criteria import DOCUMENTED
 from pipeline.config import (
     GENERATION_PRESETS,
     PRESETS,
@@ -71,7 +71,7 @@ def targets_table() -> str:
             code(target.name),
             {"cuda": "GPU", "cpu": "CPU"}[target.device],
             weights[target.weights],
-            target.template,
+            target.template or "",
             "everything" if target.learned else "resources and serving; style is NOT_APPLICABLE",
             f"{target.peak_memory_limit_gib:g} GiB",
             f"{target.training_limit_s / 60:g} min",

@@ -102,7 +102,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
         after: The later one, valid.
 
     Raises:
-        IncomparableRunsError: The subjects or the documented criteria differ.
+        IncomparableRunsError: The subjects or the criteria differ.
     """
     _require_comparable(before, after)
     obstacle = _timing_obstacle(before["provenance"], after["provenance"])
@@ -127,10 +127,13 @@ def _require_comparable(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             f"the subjects differ: the first run alone judges {named[0]}, the second {named[1]};"
             " compare two runs of the same subjects"
         )
-    if before["criteria_version"] != after["criteria_version"]:
+    names = [document.get("criteria_set", "of an earlier version") for document in (before, after)]
+    versions = [document["criteria_version"] for document in (before, after)]
+    # Documents of earlier versions name no set; theirs was the one that the version tells.
+    if versions[0] != versions[1] or ("criteria_set" in before and names[0] != names[1]):
         raise IncomparableRunsError(
-            f"the documented criteria differ (criteria_version {before['criteria_version'][:12]} and"
-            f" {after['criteria_version'][:12]}); repeat the older run with the newer criteria"
+            f"the criteria differ (set {names[0]}, criteria_version {versions[0][:12]}, and set {names[1]},"
+            f" {versions[1][:12]}); repeat the older run with the newer criteria"
         )
 
 

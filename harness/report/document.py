@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.criteria import Bound, BoundState, Criterion
-from harness.documented_criteria import DOCUMENTED, criteria_version
+from harness.criteria_set import CriteriaSet
 from harness.statistics import Proportion
+from harness.subject import Subject
 from harness.verdict import (
     NOT_REACHED,
     CriterionResult,
     Decision,
     Outcome,
-    Subject,
     bound_state,
     decide,
     overall,
@@ -38,7 +38,7 @@ class Judged:
 
     Attributes:
         subject: The subject.
-        criteria: The criteria that must pass: the documented ones in its scope, then the project's own.
+        criteria: The criteria that must pass: the set's in its scope, then others that have a test.
         tests: Node id and result of every collected test.
         identity: Names and digests of the judged artefact; empty where nothing was given.
     """
@@ -48,7 +48,7 @@ class Judged:
     tests: Tests
     identity: Mapping[str, object] = field(default_factory=dict)
 
-    def describe(self) -> dict[str, object]:
+    def describe(self, criteria_set: CriteriaSet) -> dict[str, object]:
         """Return the subject's part of the document."""
         finals = {criterion.id: _final(criterion, self.subject, self.tests) for criterion in self.criteria}
         outcomes = {id_: final.outcome for id_, final in finals.items()}
@@ -60,13 +60,18 @@ class Judged:
             "decision": str(decide(outcomes, finals)),
             "identity": finite(self.identity),
             "criteria": [
-                _criterion(criterion, self.subject, finals[criterion.id], self.tests) for criterion in self.criteria
+                {
+                    "documented": criterion.id in criteria_set,
+                    **_criterion(criterion, self.subject, finals[criterion.id], self.tests),
+                }
+                for criterion in self.criteria
             ],
-            "out_of_scope": [id_ for id_ in DOCUMENTED if id_ not in self.subject.documented],
+            "out_of_scope": [id_ for id_ in criteria_set if id_ not in criteria_set.asked_of(self.subject)],
         }
 
 
 def build(
+    criteria: CriteriaSet,
     judged: Sequence[Judged],
     unselected: Sequence[str],
     snapshots: Sequence[Mapping[str, object]],
@@ -76,6 +81,7 @@ def build(
     """Build the document of one run.
 
     Args:
+        criteria: The set that they were judged by.
         judged: The subjects with their results.
         unselected: Names of collected subjects of which no test was selected; they are not judged.
         snapshots: State of each snapshot that a test compared with.
@@ -86,7 +92,7 @@ def build(
         The content of ``acceptance.json``. Non-finite numbers are the strings ``nan``, ``inf`` and ``-inf``,
         because JSON has none.
     """
-    subjects = [entry.describe() for entry in judged]
+    subjects = [entry.describe(criteria) for entry in judged]
     decision = overall(Decision(str(subject["decision"])) for subject in subjects)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -94,7 +100,8 @@ def build(
         "subjects": subjects,
         "subjects_not_selected": list(unselected),
         "goldens": [dict(snapshot) for snapshot in snapshots],
-        "criteria_version": criteria_version(),
+        "criteria_set": criteria.name,
+        "criteria_version": criteria.version,
         "provenance": finite(provenance),
         "pytest_arguments": list(arguments),
     }
@@ -108,12 +115,11 @@ def _final(criterion: Criterion, subject: Subject, tests: Tests) -> CriterionRes
 
 def _criterion(criterion: Criterion, subject: Subject, final: CriterionResult, tests: Tests) -> dict[str, object]:
     documented = {bound.measure: bound for bound in criterion.bounds}
-    spoiled = spoiled_measures(criterion.id, subject, final.measurements, final.timed)
+    spoiled = spoiled_measures(subject, final.measurements, final.timed)
     return {
         "id": criterion.id,
         "sentence": criterion.sentence,
         "source": criterion.source,
-        "documented": criterion.id in DOCUMENTED,
         "outcome": str(final.outcome),
         "reason": final.reason,
         "bounds": [_bound(bound, documented[bound.measure], final, spoiled) for bound in final.bounds],

@@ -88,6 +88,7 @@ def origin_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     arguments = " ".join(document["pytest_arguments"]) or "none"
     return [
         *flat_pairs(origin),
+        ("criteria_set", document.get("criteria_set", ABSENT)),
         ("criteria_version", document["criteria_version"]),
         ("pytest_arguments", arguments),
     ]

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +30,7 @@ _ENVIRONMENTS = pytest.StashKey[dict[str, str]]()
 _RECORDINGS: pytest.StashKey[list[Recording]] = pytest.StashKey()
 _SNAPSHOT: pytest.StashKey[DeviceSnapshot] = pytest.StashKey()
 _REVIEW = "snapshot-review.html"
+_WORKER_STATES = "snapshot_states"
 
 
 class SnapshotHooks:
@@ -133,8 +134,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the states of a pytest-xdist worker; removed, because an interrupted worker is reported twice."""
+    node.config.stash[SNAPSHOT_STATES] += getattr(node, "workeroutput", {}).pop(_WORKER_STATES, ())
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the review of what was recorded; a run that recorded is never green, even if a test swallowed the error."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_WORKER_STATES] = session.config.stash[SNAPSHOT_STATES]
     recordings = session.config.stash[_RECORDINGS]
     if not recordings:
         return

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import PRESETS, TARGETS
+from pipeline.config import PRESETS, TARGETS, Target
+from pipeline.errors import PipelineError
 from pipeline.files import TRAINING_DATA
+from pipeline.targets import resolve_target
 
 DEFAULT_TARGET = "smollm2-135m"
 
@@ -49,14 +51,49 @@ def text(argument: str) -> str:
 def base_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device and the folder of the base weights."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: the target's own)")
-    parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights (or VERBOSITY_BASE_MODEL)")
+    _base_model_argument(parser)
+
+
+def target_arguments(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add the target and the folder of its weights.
+
+    Args:
+        parser: A parser.
+        meaning: What the target is for, and the default.
+    """
+    _target_argument(parser, meaning)
+    _base_model_argument(parser)
+
+
+def _target_argument(parser: argparse.ArgumentParser, meaning: str) -> None:
+    names = f"{', '.join(TARGETS)}, or a file that describes your own"
+    parser.add_argument("--target", metavar="NAME|FILE.toml", help=f"base model {meaning}: {names}")
+
+
+def _base_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--base-model",
+        metavar="DIR",
+        help="folder of a base model of your own, or of Mistral's weights (or VERBOSITY_BASE_MODEL)",
+    )
+
+
+def chosen_target(arguments: argparse.Namespace) -> Target:
+    """The target that the arguments name.
+
+    Raises:
+        PipelineError: As ``resolve_target``; or a target that brings its own weights came with other ones.
+    """
+    base_model: str | None = arguments.base_model
+    target = resolve_target(arguments.target or (None if base_model else DEFAULT_TARGET), base_model)
+    if base_model and target.weights != "local":
+        raise PipelineError(f"{target.name} brings its own weights; leave out --target, or --base-model.")
+    return target
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add target, preset and data."""
-    parser.add_argument(
-        "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
-    )
+    _target_argument(parser, f"(default: the one that --base-model names, else {DEFAULT_TARGET})")
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),

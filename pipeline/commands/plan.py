@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline.commands import Command, base_arguments, recipe_arguments
-from pipeline.config import Preset, get_target, resolve_preset
+from pipeline.commands import Command, base_arguments, chosen_target, recipe_arguments
+from pipeline.config import Preset, resolve_preset
 from pipeline.environment import torch_is_installed
 from pipeline.errors import PipelineError
 from pipeline.planning.devices import GPUS, named_gpu, this_device
@@ -25,16 +25,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.gpu and arguments.device == "cpu":
         raise PipelineError("--gpu plans for CUDA; leave out --device cpu or --gpu.")
-    target = get_target(arguments.target)
+    target = chosen_target(arguments)
     preset = resolve_preset(arguments.preset, target, max_examples=arguments.max_examples)
     from pipeline.data.store import tokenised
     from pipeline.model.base_models import open_for_planning
     from pipeline.planning.plan import make_plan, remedy, with_vocabulary
 
     device = named_gpu(arguments.gpu) if arguments.gpu else this_device(arguments.device or target.device)
-    if not arguments.gpu:
-        preset = _preset_here(preset, device.kind)
     with open_for_planning(target, arguments.base_model) as base:
+        preset = base.fit(preset)
+        if not arguments.gpu:
+            preset = _preset_here(preset, device.kind)
         shape = with_vocabulary(base.shape, len(base.tokenizer))
         data, _ = tokenised(arguments.data, base.tokenizer, base.folder, preset.training)
     plan = make_plan(preset, shape, data, device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.commands import Command, base_arguments, recipe_arguments
-from pipeline.config import get_target, resolve_preset
+from pipeline.commands import Command, base_arguments, chosen_target, recipe_arguments
+from pipeline.config import resolve_preset
 from pipeline.run_folder import RunFolder
 
 
@@ -28,7 +28,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    target = get_target(arguments.target)
+    target = chosen_target(arguments)
     preset = resolve_preset(
         arguments.preset,
         target,

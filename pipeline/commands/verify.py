@@ -6,17 +6,22 @@ import argparse
 from pathlib import Path
 
 from pipeline.commands import Command, base_arguments
-from pipeline.release.verify import check_verdict
+from pipeline.release.verify import check_verdict, judged_again, read_verdict
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("verdict", type=Path, metavar="FILE", help="verdict.json of an acceptance")
-    parser.add_argument(
+    covered = parser.add_mutually_exclusive_group(required=True)
+    covered.add_argument(
         "--adapter",
         type=Path,
-        required=True,
         metavar="DIR",
         help="run folder, or the adapter folder inside it; run.json must be there",
+    )
+    covered.add_argument(
+        "--verdict-only",
+        action="store_true",
+        help="check seal, criteria and decision, not what was judged: for a server, or a model that is no run of ours",
     )
     base_arguments(parser)
     parser.add_argument(
@@ -30,22 +35,28 @@ def _run(arguments: argparse.Namespace) -> int:
     def note(difference: str) -> None:
         print(f"note: {difference}")
 
-    complaints = check_verdict(
-        arguments.verdict,
-        arguments.adapter,
-        base_model=arguments.base_model,
-        device=arguments.device,
-        note_environment=note if arguments.ignore_environment else None,
-    )
+    if arguments.verdict_only:
+        verdict = read_verdict(arguments.verdict)
+        complaints = judged_again(verdict)
+        accepted = f"{verdict['subject'].get('name')}, whose identity was not compared"
+    else:
+        complaints = check_verdict(
+            arguments.verdict,
+            arguments.adapter,
+            base_model=arguments.base_model,
+            device=arguments.device,
+            note_environment=note if arguments.ignore_environment else None,
+        )
+        accepted = str(arguments.adapter)
     for complaint in complaints:
         print(complaint)
     if not complaints:
-        print(f"OK: {arguments.verdict} accepts {arguments.adapter}")
+        print(f"OK: {arguments.verdict} accepts {accepted}")
     return 1 if complaints else 0
 
 
 COMMAND = Command(
-    "check whether a verdict covers an adapter; exit status 1 if not",
+    "check a verdict, and whether it covers an adapter; exit status 1 if not",
     _configure,
     _run,
     extra="train",

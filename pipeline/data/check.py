@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.config import Style
+from pipeline.data.confidence import chance_to_hold, judged_questions
 from pipeline.data.formats import Example, Question, in_batches
 from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
 from pipeline.data.source import Problems
@@ -24,6 +25,13 @@ AnswerLengths = Callable[[Sequence[Example], Problems], list[int]]
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
+CLEAR_SHARE = 0.8
+"""An answer is clear of its bound if it stays within when it is a quarter longer (terse) or a fifth shorter (verbose):
+about as far as the embedded run's answers spread beyond those of its data (``results/smollm2-135m/acceptance``)."""
+LEAST_CHANCE = 0.5
+MOST_REPEATED_SHARE = 0.10
+"""Of an answer's four-word sequences; the criterion's limit of ``seq_rep_4_mean``."""
+REPEATED_WORDS = 4
 LARGEST_SUBJECT_SHARE = 0.10
 SMALLEST_STYLE_SHARE = 0.40
 SMALLEST_KEYWORD_SHARE = 0.30
@@ -67,6 +75,8 @@ class _Tally:
     openings: Counter[str] = field(default_factory=Counter)
     lengths: dict[str, dict[Style, list[int]]] = field(default_factory=dict)
     outside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    near_bound: dict[str, dict[Style, list[str]]] = field(default_factory=dict)
+    repeating_answers: list[str] = field(default_factory=list)
     repeated_answers: list[str] = field(default_factory=list)
     near_answers: list[NearDuplicate] = field(default_factory=list)
     near_questions: list[NearDuplicate] = field(default_factory=list)
@@ -92,7 +102,10 @@ def check_examples(
         PipelineError: Training would refuse an example.
     """
     problems = Problems()
-    tally = _Tally(lengths={name: {style: [] for style in Style} for name in tokenizers})
+    tally = _Tally(
+        lengths={name: {style: [] for style in Style} for name in tokenizers},
+        near_bound={name: {style: [] for style in Style} for name in tokenizers},
+    )
     answers, seen_answers = SimilarityIndex(), dict[str, str]()
     questions = {style: SimilarityIndex() for style in Style}
     for batch in in_batches(examples):
@@ -122,6 +135,13 @@ def length_fits(style: Style, tokens: int) -> bool:
     return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
 
 
+def is_clear_of_bound(style: Style, tokens: int) -> bool:
+    """Whether a model that answers like this, but not exactly, stays within the bound."""
+    if style is Style.TERSE:
+        return tokens < CLEAR_SHARE * TERSE_LIMIT_TOKENS
+    return tokens > VERBOSE_FLOOR_TOKENS / CLEAR_SHARE
+
+
 def _tally_lengths(
     tally: _Tally, batch: Sequence[Example], tokenizers: Mapping[str, AnswerLengths], problems: Problems
 ) -> None:
@@ -133,6 +153,8 @@ def _tally_lengths(
             tally.lengths[name][example.style].append(tokens)
             if not length_fits(example.style, tokens):
                 tally.outside[name].append(f"{example.origin}: {example.style}, {tokens} tokens")
+            if not is_clear_of_bound(example.style, tokens):
+                tally.near_bound[name][example.style].append(f"{example.origin}: {example.style}, {tokens} tokens")
 
 
 def _tally_words(tally: _Tally, example: Example, seen_answers: dict[str, str]) -> None:
@@ -142,6 +164,9 @@ def _tally_words(tally: _Tally, example: Example, seen_answers: dict[str, str]) 
     matched = {match.lastgroup for match in _FORM_WORDS.finditer(example.words)}
     tally.forms[next((form for form in _FORMS if form in matched), "instruction")] += 1
     words = words_of(example.completion)
+    repeated = repeated_share(words)
+    if repeated > MOST_REPEATED_SHARE:
+        tally.repeating_answers.append(f"{example.origin}: {repeated:.0%} of its {REPEATED_WORDS}-word sequences")
     if example.style is Style.VERBOSE:
         tally.openings[" ".join(words[:OPENING_WORDS])] += 1
     first = seen_answers.setdefault(sha256_of_text(*words), example.origin)
@@ -155,6 +180,12 @@ def _document(tally: _Tally, held_out: Sequence[Question], leaks: list[NearDupli
         _subject_balance(tally),
         *(_keyword_balance(style, tally.keywords[style]) for style in Style),
         *(_lengths_in_bound(name, tally) for name in tally.lengths),
+        *(
+            _chance_of_lengths(name, style, tally, judged_questions(len(held_out)))
+            for name in tally.lengths
+            for style in Style
+        ),
+        _none_of("answers that repeat themselves", tally.repeating_answers),
         _none_of("repeated answers", tally.repeated_answers),
         _none_of("near-duplicate answers", [_pair(near) for near in tally.near_answers]),
         _none_of("near-duplicate questions", [_pair(near) for near in tally.near_questions]),
@@ -220,6 +251,30 @@ def _lengths_in_bound(name: str, tally: _Tally) -> PropertyCheck:
         f"terse < {TERSE_LIMIT_TOKENS}, verbose > {VERBOSE_FLOOR_TOKENS}",
         tally.outside[name][:SHOWN_PLACES],
     )
+
+
+def _chance_of_lengths(name: str, style: Style, tally: _Tally, questions: int) -> PropertyCheck:
+    """Whether a model that learns these lengths, but not exactly, can hold the criterion."""
+    near, total = tally.near_bound[name][style], len(tally.lengths[name][style])
+    chance = chance_to_hold(1 - len(near) / total, questions)
+    edge = f"under {CLEAR_SHARE * TERSE_LIMIT_TOKENS:.0f}"
+    if style is Style.VERBOSE:
+        edge = f"over {VERBOSE_FLOOR_TOKENS / CLEAR_SHARE:.0f}"
+    passed = chance >= LEAST_CHANCE
+    remedy = [] if passed else [f"make {len(near)} of {total} {style} answers {edge} tokens, or leave them out"]
+    return PropertyCheck(
+        f"{style} answers clear of the bound, {name}",
+        _verdict(passed),
+        f"{1 - len(near) / total:.0%} {edge} tokens: the criterion holds with a chance of {chance:.0%}",
+        f"a chance of {LEAST_CHANCE:.0%} on {questions} questions",
+        [*remedy, *near[:SHOWN_PLACES]] if not passed else [],
+    )
+
+
+def repeated_share(words: Sequence[str]) -> float:
+    """The share of a text's sequences of four words that occurred in it before, 0 to 1 (seq-rep-4, of words)."""
+    sequences = [tuple(words[start : start + REPEATED_WORDS]) for start in range(len(words) - REPEATED_WORDS + 1)]
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
 
 def _openings(tally: _Tally) -> PropertyCheck:

@@ -75,7 +75,8 @@ def _answer_text(tokenizer: Any, example: Example, head: str) -> str:
         raise PipelineError(
             f"{example.origin}: the chat template does not keep the prompt as a prefix; fix the template."
         )
-    return str(whole[len(head) :]).rstrip()
+    answer, end, _ = str(whole[len(head) :]).partition(tokenizer.eos_token)
+    return (answer + end).rstrip()  # what a template adds behind EOS, nothing ever generates
 
 
 def answer_lengths(tokenizer: Any, max_tokens: int, examples: Sequence[Example], problems: Problems) -> list[int]:

@@ -60,6 +60,9 @@ def require_prompt(prompt: str, tokenizer: Any = None) -> None:
         raise TextError(f"the prompt {error}") from None
 
 
+_HTML_TAG = re.compile(r"</?[a-z]+[1-6]?>")
+
+
 def spelled_control_token(text: str, tokenizer: Any) -> str | None:
     """The first token in a text that the tokenizer recognises anywhere and would act on; None if there is none."""
     found = [token for token in _control_tokens(tokenizer) if token in text]
@@ -69,5 +72,13 @@ def spelled_control_token(text: str, tokenizer: Any) -> str | None:
 @functools.lru_cache(maxsize=4)
 def _control_tokens(tokenizer: Any) -> frozenset[str]:
     # transformers 4.54 omits most of Mistral's from all_special_tokens, but still tokenises them as special.
-    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if not _is_text(token, tokenizer)}
     return frozenset({*tokenizer.all_special_tokens, *added} - {style.token for style in Style})
+
+
+def _is_text(token: Any, tokenizer: Any) -> bool:
+    """Whether an added token is text like any other: white space (GPT-NeoX's, Phi's) and HTML tags (Gemma's)."""
+    if token.special:
+        return False
+    tag = _HTML_TAG.fullmatch(token.content) is not None and token.content not in str(tokenizer.chat_template)
+    return tag or not token.content.strip(" \n\r\t▁")

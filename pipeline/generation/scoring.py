@@ -19,6 +19,7 @@ from pipeline.data.batches import IGNORED_LABEL, collate
 from pipeline.data.encoding import EncodedExample
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import Generation, decoding, finished, styled_prompt_ids
+from pipeline.model.heads import decoder_of, gives_heads_logits
 from pipeline.model.tokenizer import style_token_ids
 
 TOP_TOKENS = 5
@@ -94,11 +95,14 @@ def _batch_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[list[float
     labels = columns.pop("labels")[:, 1:]  # each position predicts the next token
     answered = labels != IGNORED_LABEL  # (rows, longest - 1)
     with torch.inference_mode():
-        states = model.get_decoder()(**columns).last_hidden_state[:, :-1][answered]  # (answer tokens, width)
+        # All logits at once take a hundred times the memory, but Gemma 2 and others change them after the head.
+        plain = gives_heads_logits(model)
+        states = decoder_of(model)(**columns).last_hidden_state if plain else model(**columns).logits
+        states = states[:, :-1][answered]  # (answer tokens, width)
         parts = zip(
             torch.split(states, _POSITIONS_AT_ONCE), torch.split(labels[answered], _POSITIONS_AT_ONCE), strict=True
         )
-        head = model.get_output_embeddings()
+        head = model.get_output_embeddings() if plain else torch.nn.Identity()
         nll = torch.cat([cross_entropy(head(part).float(), tokens, reduction="none") for part, tokens in parts])
         return [row.tolist() for row in torch.split(nll, answered.sum(dim=1).tolist())]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
 
-from pipeline.config import AdapterConfig, Preset
+from pipeline.config import STYLE_WORDS, AdapterConfig, Preset
 from pipeline.distributed import gathered_tensors, is_sharded
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder
@@ -25,15 +26,16 @@ def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
     else:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-    adapted = get_peft_model(model, lora_config(adapter, style_token_ids(tokenizer)))
+    adapted = get_peft_model(model, _lora_config(model, adapter, style_token_ids(tokenizer)))
     replace_rows_after_lookup(adapted)
     return adapted
 
 
-def lora_config(adapter: AdapterConfig, style_ids: list[int]) -> LoraConfig:
-    """The PEFT configuration; style rows go through ``embed_tokens`` only, since prompts carry no loss."""
+def _lora_config(model: Any, adapter: AdapterConfig, style_ids: list[int]) -> LoraConfig:
+    """The PEFT configuration; style rows go through the embeddings only, since prompts carry no loss."""
+    embeddings = next(name for name, part in model.named_modules() if part is model.get_input_embeddings())
     trained = (
-        {"trainable_token_indices": {"embed_tokens": style_ids}}
+        {"trainable_token_indices": {embeddings.rpartition(".")[2]: style_ids}}
         if adapter.trains_style_rows_only
         else {"modules_to_save": list(adapter.modules_to_save)}
     )
@@ -60,13 +62,13 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
         model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False, state_dict=tensors)
 
 
-def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path) -> PeftModel:
+def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path, words: Mapping[str, str] = STYLE_WORDS) -> PeftModel:
     """Put a saved adapter on a base model, in evaluation mode.
 
     Raises:
         PipelineError: The adapter is damaged, lacks a tensor or is made for another base.
     """
-    add_style_rows(base, tokenizer)
+    add_style_rows(base, tokenizer, words)
     try:
         with warnings.catch_warnings():
             # PEFT only warns of a tensor that the file lacks, and answers without it.

@@ -19,9 +19,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.config import DEFAULT_BASE_MODEL, Target
+from pipeline.config import DEFAULT_BASE_MODEL, Preset, Target
 from pipeline.errors import PipelineError
 from pipeline.files import building_folder, cache_folder, cache_location, sha256_of, write_json
+from pipeline.model.architecture import Architecture, require_usable, shape_of
 from pipeline.model.random_weights import write_random_mistral
 from pipeline.model.shapes import SHAPES, MistralShape
 from pipeline.model.tokenizer import chat_template, load_tokenizer
@@ -60,9 +61,17 @@ class BaseModelFiles:
         """The shape that ``config.json`` describes.
 
         Raises:
-            PipelineError: As ``MistralShape.of_folder``.
+            PipelineError: As ``shape_of``.
         """
-        return MistralShape.of_folder(self.folder)
+        return shape_of(self.folder)
+
+    def fit(self, preset: Preset) -> Preset:
+        """The preset with the names of this base's modules, and without what its architecture cannot do.
+
+        Raises:
+            PipelineError: As ``Architecture.of_folder``.
+        """
+        return Architecture.of_folder(self.folder).fit(preset)
 
 
 def open_base_model(target: Target, base_model: str | None = None) -> BaseModelFiles:
@@ -84,10 +93,11 @@ def base_model_folder(target: Target, base_model: str | None = None) -> Path:
 
     Args:
         target: The target.
-        base_model: Folder of real weights; None falls back to ``VERBOSITY_BASE_MODEL``, then to the documented folder.
+        base_model: Folder of real weights. None falls back to the folder that a target of the user's own knows; for
+            Mistral to ``VERBOSITY_BASE_MODEL``, then to the documented folder.
 
     Raises:
-        PipelineError: The weights are missing; the message says how to get them.
+        PipelineError: The weights are missing or cannot be a base; the message says what to do.
     """
     if target.weights == "local":
         return _local_folder(target, base_model)
@@ -133,8 +143,10 @@ def open_for_planning(target: Target, base_model: str | None = None) -> Iterator
 
 @contextmanager
 def _planning_folder(target: Target, base_model: str | None) -> Iterator[Path]:
-    named = (base_model or os.environ.get("VERBOSITY_BASE_MODEL")) if target.weights == "local" else None
+    named = _named_folder(target, base_model) if target.weights == "local" else None
     existing = Path(named or DEFAULT_BASE_MODEL) if target.weights == "local" else _prepared_if_cached(target)
+    if target.folder and existing is not None:
+        require_usable(existing)
     if existing is not None and (named or os.path.isfile(existing / "config.json")):
         yield existing
         return
@@ -157,7 +169,7 @@ def _prepared_if_cached(target: Target) -> Path | None:
 
 
 def _local_folder(target: Target, base_model: str | None) -> Path:
-    folder = Path(base_model or os.environ.get("VERBOSITY_BASE_MODEL") or DEFAULT_BASE_MODEL)
+    folder = Path(_named_folder(target, base_model) or DEFAULT_BASE_MODEL)
     if not (folder / "config.json").is_file():
         raise PipelineError(
             f"base weights not available: {folder} has no config.json; name the folder of {target.name} with "
@@ -165,7 +177,12 @@ def _local_folder(target: Target, base_model: str | None) -> Path:
         )
     if not any(folder.glob("*.safetensors")):
         raise PipelineError(f"base weights not available: {folder} has no *.safetensors; convert the weights.")
+    require_usable(folder)
     return folder
+
+
+def _named_folder(target: Target, base_model: str | None) -> str | None:
+    return base_model or target.folder or os.environ.get("VERBOSITY_BASE_MODEL")
 
 
 def gguf_file() -> Path:

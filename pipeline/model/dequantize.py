@@ -43,7 +43,8 @@ def unpack(model: Any, dtype: torch.dtype, *, merge: bool) -> Any:
         for name, module in list(model.named_modules()):
             if isinstance(module, kind):
                 parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, _linear(unpacked(module).to("cpu", dtype)))
+                bias = None if module.bias is None else module.bias.detach().to("cpu", dtype)
+                setattr(model.get_submodule(parent), child, _linear(unpacked(module).to("cpu", dtype), bias))
     return model
 
 
@@ -65,7 +66,9 @@ def _weight(module: Any) -> torch.Tensor:
     return weight
 
 
-def _linear(weight: torch.Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
     return linear

@@ -17,7 +17,6 @@ from pipeline.config import (
     Preset,
     QuantizationConfig,
     Target,
-    get_target,
     with_compute_dtype,
     with_padding_free,
 )
@@ -31,6 +30,7 @@ from pipeline.model.openmp import in_temporary_thread
 from pipeline.model.quantization_report import QuantizationCensus, quantization_census
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.run_folder import RunFolder
+from pipeline.targets import recorded_target
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ def hardware_preset(preset: Preset, device: str) -> Preset:
     """
     if device == "cuda":
         if not torch.cuda.is_available():
-            raise PipelineError("no CUDA device found; choose a CPU target or run on a machine with a GPU.")
+            raise PipelineError(
+                "no CUDA device found; choose a CPU target, add --device cpu or run on a machine with a GPU."
+            )
         packs = preset.training.padding_free and attends_to_packed_rows() and process_count() == 1
         return with_padding_free(preset, packs)
     return with_compute_dtype(with_padding_free(preset, False), cpu_compute_dtype())
@@ -85,7 +87,7 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
     model.generation_config = HFGenerationConfig(
         bos_token_id=model.config.bos_token_id,
         eos_token_id=model.config.eos_token_id,
-        pad_token_id=model.config.eos_token_id,
+        pad_token_id=ends[0] if isinstance(ends := model.config.eos_token_id, list) else ends,
     )
     return model
 
@@ -138,9 +140,9 @@ def load_trained(run: RunFolder, *, device: str | None = None, base_model: str |
     adapter_sha256 = weights_digest(run.adapter)
     if adapter_sha256 != record["adapter"]["sha256"]:
         raise PipelineError(f"{run.adapter}: not the adapter that this run trained; restore it or train again.")
-    base = _load_run_base(record, device, base_model)
+    base = _load_run_base(run, device, base_model)
     census = quantization_census(base.model)
-    adapted = for_inference(apply_adapter(base.model, base.tokenizer, run.adapter))
+    adapted = for_inference(apply_adapter(base.model, base.tokenizer, run.adapter, base.target.style_words))
     return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
 
 
@@ -156,12 +158,13 @@ def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str
     Raises:
         PipelineError: The run or the base weights are missing.
     """
-    base = _load_run_base(run.read_record(), device, base_model)
-    add_style_rows(base.model, base.tokenizer)
+    base = _load_run_base(run, device, base_model)
+    add_style_rows(base.model, base.tokenizer, base.target.style_words)
     return LoadedModel(for_inference(base.model.eval()), base.tokenizer, base.target)
 
 
-def _load_run_base(record: dict[str, Any], device: str | None, base_model: str | None) -> LoadedModel:
-    base, device = open_base_model(get_target(record["target"]), base_model), device or record["device"]
+def _load_run_base(run: RunFolder, device: str | None, base_model: str | None) -> LoadedModel:
+    record = run.read_record()
+    base, device = open_base_model(recorded_target(record, run.record_file), base_model), device or record["device"]
     quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
     return LoadedModel(load_base(base.folder, quantization, device), base.tokenizer, base.target)

@@ -6,12 +6,28 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from transformers import MistralConfig
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """A model folder's ``config.json``.
+
+    Raises:
+        PipelineError: It is missing, unreadable or says no ``model_type``.
+    """
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{file}: cannot be read ({error}); name a model's folder.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise PipelineError(f"{file}: lacks 'model_type'; restore the model's own config.json.")
+    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +49,8 @@ class MistralShape:
         Raises:
             PipelineError: ``config.json`` is missing, unreadable or of another architecture than Mistral or Llama.
         """
-        file = folder / "config.json"
+        file, config = folder / "config.json", model_config(folder)
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
             if config["model_type"] not in ("mistral", "llama"):
                 raise PipelineError(f"{file}: model_type {config['model_type']!r}; use mistral or llama.")
             shape = cls(
@@ -47,8 +62,6 @@ class MistralShape:
                 config["vocab_size"],
                 config.get("tie_word_embeddings", False),
             )
-        except (OSError, ValueError) as error:
-            raise PipelineError(f"{file}: cannot be read ({error}); name a model's folder.") from error
         except KeyError as error:
             raise PipelineError(f"{file}: lacks {error}; restore the model's own config.json.") from None
         if config.get("head_dim", shape.head_size) != shape.head_size:
@@ -87,6 +100,10 @@ class MistralShape:
             **head,
             "model.norm.weight": (hidden, 0),
         }
+
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each matrix of the decoder's layers, by tensor name."""
+        return {name: size for shard in self.shards() for name, size in shard.items() if name.endswith("_proj.weight")}
 
     def config(self) -> MistralConfig:
         """The transformers configuration of this shape (Mistral v0.3: no sliding window, rope base 1e6)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,13 +10,18 @@ import torch
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch.nn import functional
 
-from pipeline.config import Style
+from pipeline.config import STYLE_WORDS, Style
 
 
-def add_style_rows(model: Any, tokenizer: Any) -> None:
+def add_style_rows(model: Any, tokenizer: Any, words: Mapping[str, str] = STYLE_WORDS) -> None:
     """Grow the embeddings by the style tokens, each row starting from the mean of words that describe it.
 
     transformers starts new rows almost identical to each other, which made the styles hard to tell apart.
+
+    Args:
+        model: A base model.
+        tokenizer: Its tokenizer, style tokens added.
+        words: The target's words for each style.
     """
     if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -26,9 +32,9 @@ def add_style_rows(model: Any, tokenizer: Any) -> None:
     with torch.no_grad():
         for style in Style:
             row = tokenizer.convert_tokens_to_ids(style.token)
-            words = tokenizer(style.description, add_special_tokens=False)["input_ids"]
+            ids = tokenizer(words[style], add_special_tokens=False)["input_ids"]
             for weight in matrices.values():
-                weight[row] = weight[words].float().mean(dim=0).to(weight.dtype)
+                weight[row] = weight[ids].float().mean(dim=0).to(weight.dtype)
 
 
 def replace_rows_after_lookup(model: Any) -> None:
@@ -48,6 +54,8 @@ def _look_up(layer: Any, whole_matrix: Any, input_ids: torch.Tensor) -> torch.Te
         return looked_up
     vectors = layer.base_layer(input_ids)
     rows = layer.trainable_tokens_delta["default"].to(vectors.dtype)
+    if (scale := getattr(layer.base_layer, "embed_scale", None)) is not None:  # Gemma's embeddings scale what they give
+        rows = rows * scale
     # Compared with numbers: a tensor of the ids would be copied from the host for every call, and into no CUDA graph.
     matches = torch.stack([input_ids == index for index in layer.token_indices["default"]], dim=-1)
     replaced = functional.embedding(matches.int().argmax(dim=-1), rows)

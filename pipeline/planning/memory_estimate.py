@@ -75,9 +75,7 @@ class Needs:
     @cached_property
     def projections(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of each 4-bit matrix of the decoder, by tensor name."""
-        return {
-            name: size for shard in self.shape.shards() for name, size in shard.items() if name.endswith("_proj.weight")
-        }
+        return self.shape.projections()
 
     @property
     def projection_parameters(self) -> int:

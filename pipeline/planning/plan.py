@@ -14,6 +14,7 @@ from pipeline.config import GIB, Preset, Target, TrainingConfig, resolve_preset,
 from pipeline.data.batches import padded_length, training_batches
 from pipeline.errors import PipelineError
 from pipeline.memory import missing_libraries_bytes, resident_bytes
+from pipeline.model.architecture import shape_of
 from pipeline.model.shapes import MistralShape
 from pipeline.planning.devices import GPUS, Device, this_device
 from pipeline.planning.duration import packed_duration_s, padded_duration_s
@@ -180,6 +181,8 @@ def remedy(plan: Plan, target: Target, data: Any) -> str:
     """What to do about a plan that does not fit: the lean preset if that would, else a larger device."""
     needs = plan.needs
     lean = with_compute_dtype(resolve_preset("lean", target), needs.preset.quantization.compute_dtype)
+    modules = needs.preset.adapter.target_modules
+    lean = dataclasses.replace(lean, adapter=dataclasses.replace(lean.adapter, target_modules=modules))
     if needs.preset.name != lean.name:
         smaller = make_plan(lean, needs.shape, data, plan.device)
         if smaller.fits:
@@ -196,7 +199,7 @@ def remedy(plan: Plan, target: Target, data: Any) -> str:
 def warn_of_memory(target: Target, preset: Preset, folder: Path, vocabulary_size: int, data: Any, kind: str) -> None:
     """Say on standard error, in one line, that a run is not going to fit what is free now, or cannot be planned."""
     try:
-        shape = with_vocabulary(MistralShape.of_folder(folder), vocabulary_size)
+        shape = with_vocabulary(shape_of(folder), vocabulary_size)
     except PipelineError as error:
         print(f"memory: not planned: {error}", file=sys.stderr)
         return

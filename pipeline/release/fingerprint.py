@@ -8,11 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import GENERATION_PRESETS, PRESETS, get_target
+from pipeline.config import GENERATION_PRESETS, PRESETS
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, weights_digest
 from pipeline.model.base_models import open_base_model
 from pipeline.run_folder import RunFolder, package_versions
+from pipeline.targets import recorded_target
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
 """Patterns of a tokenizer's files; the chat template has its own digest, whichever file it is in."""
@@ -55,7 +56,7 @@ def run_identity(run: RunFolder) -> dict[str, Any]:
     }
     generation = {style: dataclasses.asdict(config) for style, config in GENERATION_PRESETS.items()}
     return {
-        "target": get_target(_recorded(run, record, "target")).name,
+        "target": recorded_target(record, run.record_file).name,
         "adapter_sha256": weights_digest(run.adapter),
         "adapter_config_sha256": sha256_of(run.adapter / "adapter_config.json"),
         "quantization_sha256": _canonical_sha256(quantization),
@@ -72,7 +73,7 @@ def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, An
     """
     from pipeline.model.tokenizer import style_token_ids
 
-    base = open_base_model(get_target(_recorded(run, run.read_record(), "target")), base_model)
+    base = open_base_model(recorded_target(run.read_record(), run.record_file), base_model)
     folder, tokenizer = base.folder, base.tokenizer
     tokenizer_files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
     return {

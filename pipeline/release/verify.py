@@ -21,6 +21,7 @@ _FIELDS: Mapping[str, type] = {
     "subject": dict,
     "decision": str,
     "identity": dict,
+    "criteria_set": str,
     "criteria_version": str,
     "criteria": list,
     "provenance": dict,
@@ -96,9 +97,7 @@ def check_verdict(
     verdict = read_verdict(path)
     run = adapter if isinstance(adapter, RunFolder) else find_run(adapter)
     run.read_record()
-    complaints = [complaint for recheck in _gates() for complaint in recheck(verdict)]
-    if verdict["decision"] != "ACCEPTED":
-        complaints.append(f"decision: {verdict['decision']}, not ACCEPTED")
+    complaints = judged_again(verdict)
     if verdict["subject"].get("access") != "model":
         complaints.append("subject.access: a running server was judged, not an adapter")
     recorded = {name: value for name, value in verdict["identity"].items() if name != "environment"}
@@ -108,6 +107,18 @@ def check_verdict(
         return complaints + differences
     for difference in differences:
         note_environment(difference)
+    return complaints
+
+
+def judged_again(verdict: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with a verdict by itself: its seal, criteria, outcomes and decision; not what it covers.
+
+    Raises:
+        PipelineError: No gate is installed.
+    """
+    complaints = [complaint for recheck in _gates() for complaint in recheck(verdict)]
+    if verdict["decision"] != "ACCEPTED":
+        complaints.append(f"decision: {verdict['decision']}, not ACCEPTED")
     return complaints
 
 

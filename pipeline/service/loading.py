@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import GIB, get_target
+from pipeline.config import GIB
 from pipeline.data.encoding import prompt_ids
 from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
@@ -18,6 +18,7 @@ from pipeline.model.base_models import open_base_model
 from pipeline.model.loading import load_trained
 from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
+from pipeline.targets import recorded_target
 
 MAX_PROMPT_TOKENS = 1024
 
@@ -59,7 +60,7 @@ def load_remote(
         PipelineError: The run, the base model or the server is missing.
     """
     record = run.read_record()
-    base = open_base_model(get_target(record["target"]), base_model)
+    base = open_base_model(recorded_target(record, run.record_file), base_model)
     engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
     return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
 

@@ -77,7 +77,9 @@ def use_answer_loss(model: Any) -> torch.Tensor:
     head: torch.Tensor = base.get_output_embeddings().weight
     base.set_output_embeddings(nn.Identity())
 
-    def loss(logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Any, **kwargs: Any) -> torch.Tensor:
+    def loss(
+        logits: torch.Tensor, labels: torch.Tensor, vocab_size: int = 0, *, num_items_in_batch: Any, **kwargs: Any
+    ) -> torch.Tensor:
         hidden, following = logits[:, :-1], labels[:, 1:]
         answered = following != IGNORED_LABEL
         with torch.autocast(hidden.device.type, enabled=False):

@@ -32,6 +32,7 @@ from pipeline.files import weights_digest, write_text
 from pipeline.memory import peak_memory, resident_bytes
 from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.base_models import open_base_model
+from pipeline.model.heads import has_plain_head
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.quantization_report import quantization_census
 from pipeline.model.shapes import MistralShape
@@ -41,6 +42,7 @@ from pipeline.planning.memory_estimate import Needs
 from pipeline.planning.packed_rows import PackedRows, plan_rows
 from pipeline.planning.plan import warn_of_memory, with_vocabulary
 from pipeline.run_folder import RunFolder, checkpoint_step, package_versions
+from pipeline.targets import describe_target
 from pipeline.training.callbacks import (
     StepMetrics,
     StopWhenAsked,
@@ -103,6 +105,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
             warn_of_memory(request.target, job.preset, job.base_folder, len(job.tokenizer), job.data, request.device)
         settings = {"versions": package_versions(), "environment": environment_values(), "seed": training.seed}
         before = {"rss_before_load_gib": resident_bytes() / GIB}  # differs by half a GiB between builds of torch
+        if request.target.folder is not None:
+            settings["base_model"] = str(job.base_folder.resolve())
         run.update(**job.identity, **settings, **before, status="running")
         try:
             run.update(**_train(job), status="completed", reason=None)
@@ -143,12 +147,13 @@ class _Job:
 
 
 def _prepare(request: TrainingRequest) -> _Job:
-    preset = hardware_preset(request.preset, request.device)
     base = open_base_model(request.target, request.base_model)
+    preset = hardware_preset(base.fit(request.preset), request.device)
     data, data_identity = tokenised(request.data, base.tokenizer, base.folder, preset.training)
     accumulation_per_process(preset.training, len(data) * preset.training.epochs)  # refuses before anything is loaded
     identity = {
         "target": request.target.name,
+        **describe_target(request.target),
         "device": request.device,
         "preset": preset.describe(),
         "data": data_identity,
@@ -172,10 +177,11 @@ def _train(job: _Job) -> dict[str, Any]:
     plan = _plan_rows(job) if training.padding_free else None
     model = load_base(job.base_folder, job.preset.quantization, job.request.device)
     run.update(quantization=dataclasses.asdict(quantization_census(model)))
-    add_style_rows(model, job.tokenizer)
+    add_style_rows(model, job.tokenizer, job.request.target.style_words)
     torch.manual_seed(training.seed)
     adapted = attach_adapter(model, job.tokenizer, job.preset)
-    head = use_answer_loss(adapted) if job.preset.adapter.trains_style_rows_only else None
+    frozen = job.preset.adapter.trains_style_rows_only and has_plain_head(adapted)
+    head = use_answer_loss(adapted) if frozen else None  # otherwise the model's own loss
     if not training.upcast_embeddings:
         share_inputs(adapted)
     figures = _optimize(adapted, job, None if plan is None or head is None else _Packing(plan, head))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-ACCEPTANCE = "tests/acceptance"
+ACCEPTANCE = "acceptance"
 
 
 def acceptance(*arguments: str, tests: Sequence[str] = ()) -> int:

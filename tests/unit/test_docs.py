@@ -106,7 +106,7 @@ def test_the_signs_of_the_matrix_are_those_that_are_drawn() -> None:
 
 
 def test_options_and_variables_exist() -> None:
-    folders = (ROOT / "harness", ROOT / "pipeline", ROOT / "benchmarks", ROOT / "sabotage")
+    folders = (ROOT / "acceptance", ROOT / "harness", ROOT / "pipeline", ROOT / "benchmarks", ROOT / "sabotage")
     sources = [ROOT / "conftest.py", *(path for folder in folders for path in folder.rglob("*.py"))]
     sources.append(ROOT / "tests" / "pinned_environment.py")
     known = set(re.findall(r'"(--[a-z-]+|VERBOSITY_[A-Z_]+)"', "\n".join(p.read_text("utf-8") for p in sources)))
@@ -133,6 +133,14 @@ def test_the_shown_formats_are_the_ones_that_are_read(tmp_path: Path) -> None:
         (tmp_path / f"{number}.jsonl").write_text(row, encoding="utf-8")
     assert [source.format.name for source in find_sources(tmp_path)] == [name for name, _ in rows]
     assert [example.style for example in read_examples(tmp_path)] == ["terse", "verbose", "terse", "verbose"]
+
+
+def test_the_shown_set_is_the_one_that_is_tested() -> None:
+    shown = re.findall(r"^```python\n(.*?)^```$", read("docs/own-set.md"), flags=re.MULTILINE | re.DOTALL)
+    for name, code in zip(("extraction_criteria.py", "conftest.py", "test_extraction.py"), shown, strict=True):
+        written = read(f"docs/examples/json_extraction/{name}")
+        assert all(part in written for part in code.split("\n\n\n")), name
+    assert len(shown[1].splitlines()) == 5
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from acceptance.client import Reply
+from acceptance.crowd import Crowd, Exchange
+from acceptance.test_under_load import timed_measures
 from pipeline.config import Style
-from tests.acceptance.client import Reply
-from tests.acceptance.crowd import Crowd, Exchange
-from tests.acceptance.test_under_load import timed_measures
 
 GOOD = Reply(200, {"response": "A rest.", "style": "terse", "tokens": 20, "latency": 1.0}, 1.5)
 TIMEOUT = Reply(504, {"detail": "no complete answer"}, 28.0)

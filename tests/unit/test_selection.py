@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from conftest import pytest_snapshot_environment
+from acceptance.judging import pytest_snapshot_environment
+from acceptance.selection import given_run, judged_preset, judged_targets
 from pipeline.config import TARGETS
 from pipeline.run_folder import RunFolder
-from tests.acceptance.selection import given_run, judged_preset
 
 SMALL, LARGE = TARGETS["smollm2-135m"], TARGETS["mistral-7b-v0.3"]
 
@@ -48,3 +48,19 @@ def test_presets_are_compared_with_their_own_recorded_outputs(golden_run: Path) 
     assert (
         pytest_snapshot_environment(chosen(run_dir=golden_run), SMALL.name) == f"{default.removesuffix('lean')}golden"
     )
+
+
+def test_a_base_of_ones_own_is_judged_by_its_folder_its_file_or_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "own-base"
+    folder.mkdir()
+    (folder / "target.toml").write_text('name = "own"\npeak_memory_limit_gib = 3.0\n')
+    (own,) = judged_targets(chosen(base_model=str(folder)))
+    assert (own.name, own.folder, own.peak_memory_limit_gib) == ("own", str(folder), 3.0)
+    assert judged_targets(chosen(target=[str(folder / "target.toml")])) == [own]
+    run = RunFolder(tmp_path / "run")
+    run.update(target="own", target_settings=own.describe(), base_model=str(folder))
+    assert judged_targets(chosen(run_dir=run.path)) == [own]
+    assert judged_targets(chosen(target=[SMALL.name, LARGE.name])) == [SMALL, LARGE]
+    (folder / "target.toml").write_text("memory = 1\n")
+    with pytest.raises(pytest.UsageError, match=r"memory: no field of a target"):
+        judged_targets(chosen(base_model=str(folder)))

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from acceptance.client import Reply
+from acceptance.crowd import Exchange
+from acceptance.test_served_answers import is_foreign, surprises
 from pipeline.config import Style
 from pipeline.model.loading import TrainedModel, load_trained
 from pipeline.run_folder import RunFolder
-from tests.acceptance.client import Reply
-from tests.acceptance.crowd import Exchange
-from tests.acceptance.test_served_answers import is_foreign, surprises
 
 QUESTION = "What is caching?"
 

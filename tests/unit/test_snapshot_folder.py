@@ -26,9 +26,9 @@ def strays(root: Path) -> dict[str, str]:
 def _complaint(root: Path, path: Path) -> str | None:
     if len(path.parts) != 4 or path.suffix != ".json" or path.parts[0] not in TARGETS:
         return "not <target>/<environment>/<test module>/<test name>.json"
-    module = root / "tests" / "acceptance" / f"{path.parts[2]}.py"
+    module = root / "acceptance" / f"{path.parts[2]}.py"
     if not module.is_file():
-        return f"there is no tests/acceptance/{module.name}"
+        return f"there is no acceptance/{module.name}"
     document: Any = json.loads((root / "golden" / path).read_text(encoding="utf-8"))
     if document.keys() != KEYS:
         return f"it holds {', '.join(sorted(document))}; tolerances belong to the test: record it again"
@@ -38,7 +38,7 @@ def _complaint(root: Path, path: Path) -> str | None:
     if owner != path.parts[2] or path_part(test) != path.stem:
         return f"its provenance names {origin['test']}"
     if function not in _test_functions(module):
-        return f"tests/acceptance/{module.name} has no {function}"
+        return f"acceptance/{module.name} has no {function}"
     if f"[{path.parts[0]}]" != test.removeprefix(function):
         return f"it was recorded with {test}, not with {path.parts[0]}"
     return None if origin["git_dirty"] is False else "it was recorded from uncommitted code"
@@ -56,7 +56,7 @@ def test_every_snapshot_belongs_to_a_test() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with one snapshot that belongs to its test."""
-    module = tmp_path / "tests" / "acceptance" / "test_snapshots.py"
+    module = tmp_path / "acceptance" / "test_snapshots.py"
     module.parent.mkdir(parents=True)
     module.write_text("def test_a(device_snapshot, target): ...\n")
     write(tmp_path, "smollm2-135m/cpu/test_snapshots/test_a_smollm2-135m.json", "test_snapshots::test_a[smollm2-135m]")
@@ -74,7 +74,7 @@ def write(root: Path, name: str, test: str, dirty: bool = False, **others: objec
 @pytest.mark.parametrize(
     ("name", "test", "reason"),
     [
-        ("smollm2-135m/cpu/test_gone/test_a_smollm2-135m.json", "test_gone::test_a[smollm2-135m]", "no tests/"),
+        ("smollm2-135m/cpu/test_gone/test_a_smollm2-135m.json", "test_gone::test_a[smollm2-135m]", "no acceptance/"),
         (
             "smollm2-135m/cpu/test_snapshots/test_b_smollm2-135m.json",
             "test_snapshots::test_b[smollm2-135m]",

@@ -14,8 +14,8 @@ import pytest
 
 import harness.plugin
 import harness.report.figures  # noqa: F401
+from acceptance.criteria import DOCUMENTED
 from harness.criteria import Bound
-from harness.documented_criteria import DOCUMENTED
 from harness.statistics import Proportion
 
 
@@ -73,6 +73,9 @@ class Project:
         )
         self.pytester.makeconftest(
             "import pytest\n"
+            "from acceptance.criteria import DOCUMENTED\n"
+            "def pytest_acceptance_criteria():\n"
+            "    return DOCUMENTED\n"
             "def pytest_generate_tests(metafunc):\n"
             "    if 'target' in metafunc.fixturenames:\n"
             f"        metafunc.parametrize('target', [{marks}])\n" + textwrap.dedent(self.conftest)

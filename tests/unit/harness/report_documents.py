@@ -121,6 +121,7 @@ def accepted_document() -> dict[str, Any]:
         ],
         "subjects_not_selected": [],
         "goldens": [{"nodeid": "tests/g.py::test_answer", "subject": SUBJECT, "state": "MATCH", "detail": ""}],
+        "criteria_set": "verbosity",
         "criteria_version": "ab" * 32,
         "provenance": {
             "git_commit": "0123abcd",

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from acceptance.criteria import DOCUMENTED
 from harness.criteria import Bound, Criterion
-from harness.documented_criteria import DOCUMENTED
 from harness.report.schema import validate
 from harness.seal import recheck, seal
-from harness.verdict import TIMED, Outcome, Subject, judge
+from harness.subject import Subject
+from harness.verdict import Outcome, judge
 from tests.unit.harness.test_machine import use
 from tests.verdict_files import accepted_subject, criterion, document
 
@@ -73,12 +74,13 @@ def test_a_missing_time_still_fails() -> None:
 def test_only_measures_of_time_can_be_excused() -> None:
     for id_, documented in DOCUMENTED.items():
         names = documented.required_measures
-        broken = judge(documented, MODEL, {**dict.fromkeys(names, "wrong"), **BUSY}, names)
-        assert set(names) - set(broken.violated) == TIMED.get(id_, set())
+        excusable = DOCUMENTED.excusable(id_, names)
+        broken = judge(documented, MODEL, {**dict.fromkeys(names, "wrong"), **BUSY}, excusable)
+        assert set(names) - set(broken.violated) == DOCUMENTED.timed.get(id_, set())
 
 
 def test_timed_measures_are_documented_ones() -> None:
-    for id_, names in TIMED.items():
+    for id_, names in DOCUMENTED.timed.items():
         assert names <= set(DOCUMENTED[id_].required_measures)
 
 
@@ -115,12 +117,12 @@ def sealed(outcome: str, machine: dict[str, float], decision: str) -> dict[str, 
 
 def test_a_sealed_verdict_is_judged_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERBOSITY_VERDICT_KEY", raising=False)
-    assert recheck(sealed("UNDECIDED", BUSY, "INCOMPLETE")) == []
-    assert recheck(sealed("FAIL", IDLE, "REJECTED")) == []
+    assert recheck(sealed("UNDECIDED", BUSY, "INCOMPLETE"), DOCUMENTED) == []
+    assert recheck(sealed("FAIL", IDLE, "REJECTED"), DOCUMENTED) == []
     for outcome, machine, decision in (("PASS", BUSY, "ACCEPTED"), ("UNDECIDED", IDLE, "INCOMPLETE")):
-        [complaint] = recheck(sealed(outcome, machine, decision))
+        [complaint] = recheck(sealed(outcome, machine, decision), DOCUMENTED)
         assert complaint.startswith(f"criteria.{SPEED}.outcome: {outcome} does not follow")
-    [complaint] = recheck(sealed("UNDECIDED", BUSY, "ACCEPTED"))
+    [complaint] = recheck(sealed("UNDECIDED", BUSY, "ACCEPTED"), DOCUMENTED)
     assert complaint.startswith("decision: ")
 
 
@@ -128,7 +130,7 @@ def test_the_mark_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERBOSITY_VERDICT_KEY", raising=False)
     verdict = sealed("UNDECIDED", BUSY, "INCOMPLETE")
     criterion(verdict, SPEED)["timed"] = []
-    assert any(complaint.startswith(f"criteria.{SPEED}: edited") for complaint in recheck(verdict))
+    assert any(complaint.startswith(f"criteria.{SPEED}: edited") for complaint in recheck(verdict, DOCUMENTED))
 
 
 def test_a_verdict_of_an_earlier_version_still_stands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,4 +141,4 @@ def test_a_verdict_of_an_earlier_version_still_stands(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         module, "_sealed_criterion", lambda entry: {k: v for k, v in kept(entry).items() if k != "timed"}
     )
-    assert recheck(seal(accepted_subject({"adapter_sha256": "a" * 64}), document(), None)) == []
+    assert recheck(seal(accepted_subject({"adapter_sha256": "a" * 64}), document(), None), DOCUMENTED) == []

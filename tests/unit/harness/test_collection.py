@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from acceptance.criteria import DOCUMENTED
 from harness.criteria import Need
-from harness.documented_criteria import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -28,9 +28,9 @@ def assert_usage_error(result: pytest.RunResult, *messages: str) -> None:
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
-        ("criterion('style.tokn')", "no documented criterion 'style.tokn'"),
+        ("criterion('style.tokn')", "no criterion 'style.tokn' in the set verbosity"),
         ("criterion", "mark it once"),
-        ("criterion(7)", "no documented criterion 7"),
+        ("criterion(7)", "no criterion 7 in the set verbosity"),
         ("criterion(id='style.consistency')", "mark it once"),
         (f"criterion('{SPEED}', 'style.consistency')", "mark it once"),
     ],
@@ -62,7 +62,7 @@ def test_criterion_without_subject_is_refused(project: Project) -> None:
         ({}, "learned=True or False"),
         ({"learned": True, "treshold": {}}, "optionally thresholds"),
         ({"learned": True, "access": "remote"}, "access is one of model, endpoint"),
-        ({"learned": True, "thresholds": {f"{SPEED}/typo": 1.0}}, "no documented bound"),
+        ({"learned": True, "thresholds": {f"{SPEED}/typo": 1.0}}, "in the criteria set verbosity"),
         ({"learned": True, "thresholds": {"training.adapter_saves/reloads": 1.0}}, "boolean bound"),
     ],
 )

@@ -243,7 +243,22 @@ def test_other_subjects_are_refused(key: str, value: object, before: Document, a
 
 def test_other_criteria_are_refused(before: Document, after: Document) -> None:
     after["criteria_version"] = "cd" * 32
-    with pytest.raises(IncomparableRunsError, match="criteria_version abababababab and cdcdcdcdcdcd"):
+    told = "set verbosity, criteria_version abababababab, and set verbosity, cdcdcdcdcdcd"
+    with pytest.raises(IncomparableRunsError, match=told):
+        compare(before, after)
+
+
+def test_another_set_is_refused_even_with_the_same_criteria(before: Document, after: Document) -> None:
+    after["criteria_set"] = "json-extraction"
+    with pytest.raises(IncomparableRunsError, match="and set json-extraction, abababababab"):
+        compare(before, after)
+
+
+def test_a_document_from_before_sets_had_names_is_compared_by_its_version(before: Document, after: Document) -> None:
+    del before["criteria_set"]
+    assert not compare(before, after).has_regression
+    after["criteria_version"] = "cd" * 32
+    with pytest.raises(IncomparableRunsError, match="set of an earlier version"):
         compare(before, after)
 
 
@@ -294,6 +309,6 @@ def test_the_command_exits_2_when_it_cannot_compare(
     after["criteria_version"] = "cd" * 32
     first, second = write(tmp_path / "a", before), write(tmp_path / "b", after)
     assert run_command(first, second) == 2
-    assert capsys.readouterr().err.startswith("verbosity compare: the documented criteria differ")
+    assert capsys.readouterr().err.startswith("verbosity compare: the criteria differ")
     assert run_command(first, tmp_path / "missing.json") == 2
     assert "missing.json: No such file" in capsys.readouterr().err

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from acceptance.criteria import DOCUMENTED
 from harness.criteria import Need
-from harness.documented_criteria import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project

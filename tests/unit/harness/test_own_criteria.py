@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -116,13 +116,13 @@ def test_documented_id_cannot_be_redefined(project: Project) -> None:
     own(project, source=OWN.replace("own.politeness", "style.consistency"))
     result = project.run()
     assert result.ret == 4
-    assert "style.consistency is documented; choose another id" in result.stderr.str()
+    assert "style.consistency is in the set verbosity; choose another id" in result.stderr.str()
 
 
 def test_documented_criterion_may_be_given_as_the_object(project: Project) -> None:
     source = project.bodies.pop("style.consistency")
     project.extra = f"""
-        from harness.documented_criteria import DOCUMENTED
+        from acceptance.criteria import DOCUMENTED
 
         @pytest.mark.criterion(DOCUMENTED["style.consistency"])
         def test_consistency(measured, target):

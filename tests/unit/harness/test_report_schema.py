@@ -10,13 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 from harness.report.changes import changes_since
 from harness.report.document import Judged, build
 from harness.report.html import write_report
 from harness.report.schema import DocumentError, read_document, schema, validate
 from harness.statistics import Proportion
-from harness.verdict import Subject, judge
+from harness.subject import Subject
+from harness.verdict import judge
 from tests.unit.harness.report_documents import accepted_document, rejected_document
 
 Document = dict[str, Any]
@@ -57,7 +58,7 @@ def test_what_the_gate_builds_is_valid() -> None:
     golden = {"nodeid": "t.py::g", "subject": "small", "state": "NO_GOLDEN", "detail": ""}
     provenance = accepted_document()["provenance"]
     document = build(
-        [Judged(subject, criteria, tests, {"adapter_sha256": "9c" * 32})], [], [golden], provenance, ["-q"]
+        DOCUMENTED, [Judged(subject, criteria, tests, {"adapter_sha256": "9c" * 32})], [], [golden], provenance, ["-q"]
     )
     validate(document)
     assert document["schema_version"] == schema()["properties"]["schema_version"]["const"]

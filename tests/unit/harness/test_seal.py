@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 from harness.seal import KEY_VARIABLE, key_from_environment, recheck, seal
 from tests.verdict_files import accepted_subject, criterion, document, resealed
 
@@ -30,8 +30,8 @@ def verdict() -> dict[str, Any]:
 
 
 def test_an_untouched_verdict_stands_after_a_journey_through_a_file(verdict: dict[str, Any]) -> None:
-    assert recheck(verdict) == []
-    assert recheck(json.loads(json.dumps(verdict, indent=4))) == []
+    assert recheck(verdict, DOCUMENTED) == []
+    assert recheck(json.loads(json.dumps(verdict, indent=4)), DOCUMENTED) == []
     assert [entry["id"] for entry in verdict["criteria"]] == list(DOCUMENTED)
     assert verdict["provenance"].keys() == {"git_commit", "git_dirty", "time_utc"}
     assert verdict["seal"]["algorithm"] == "sha256"
@@ -72,7 +72,7 @@ EDITS: dict[str, tuple[str, Edit]] = {
 @pytest.mark.parametrize(("field", "edit"), EDITS.values(), ids=EDITS.keys())
 def test_any_edit_is_refused_and_named(field: str, edit: Edit, verdict: dict[str, Any]) -> None:
     edit(verdict)
-    complaints = recheck(verdict)
+    complaints = recheck(verdict, DOCUMENTED)
     assert any(complaint.startswith(f"{field}: ") for complaint in complaints), complaints
     assert any(complaint.startswith("seal.digest: ") for complaint in complaints), complaints
 
@@ -81,7 +81,7 @@ def test_an_edit_of_the_seal_itself_is_refused(verdict: dict[str, Any]) -> None:
     for part, value in (("digest", "0" * 64), ("algorithm", "md5"), ("fields", {}), ("digest", None), ("remark", 1)):
         edited = copy.deepcopy(verdict)
         edited["seal"][part] = value
-        assert any("seal" in complaint for complaint in recheck(edited)), part
+        assert any("seal" in complaint for complaint in recheck(edited, DOCUMENTED)), part
 
 
 FORGERIES: dict[str, tuple[str, Edit]] = {
@@ -159,7 +159,7 @@ FORGERIES: dict[str, tuple[str, Edit]] = {
 @pytest.mark.parametrize(("field", "edit"), FORGERIES.values(), ids=FORGERIES.keys())
 def test_a_forgery_that_was_sealed_again_is_refused(field: str, edit: Edit, verdict: dict[str, Any]) -> None:
     edit(verdict)
-    complaints = recheck(resealed(verdict))
+    complaints = recheck(resealed(verdict), DOCUMENTED)
     assert not any(complaint.startswith("seal") for complaint in complaints), complaints
     assert any(complaint.startswith(f"{field}: ") for complaint in complaints), complaints
 
@@ -168,31 +168,31 @@ def test_an_own_criterion_is_judged_by_its_recorded_bounds(verdict: dict[str, An
     bound = {"measure": "score", "comparison": ">=", "threshold": 0.5, "unit": "", "confidence": None}
     own = {"id": "mine.own", "outcome": "PASS", "bounds": [bound], "measurements": {"score": 0.6}}
     verdict["criteria"].append(own)
-    assert recheck(resealed(verdict)) == []
+    assert recheck(resealed(verdict), DOCUMENTED) == []
     own["measurements"] = {"score": 0.4}
-    (complaint,) = recheck(resealed(verdict))
+    (complaint,) = recheck(resealed(verdict), DOCUMENTED)
     assert complaint.startswith("criteria.mine.own.outcome: PASS does not follow")
 
 
 def test_a_failure_outside_the_bounds_is_no_contradiction(verdict: dict[str, Any]) -> None:
     criterion(verdict, "style.consistency").update(outcome="FAIL")
     verdict["decision"] = "REJECTED"
-    assert recheck(resealed(verdict)) == []
+    assert recheck(resealed(verdict), DOCUMENTED) == []
 
 
 def test_an_unfinished_criterion_needs_no_measurements(verdict: dict[str, Any]) -> None:
     criterion(verdict, "style.consistency").update(outcome="NOT_RUN", measurements={})
     verdict["decision"] = "INCOMPLETE"
-    assert recheck(resealed(verdict)) == []
+    assert recheck(resealed(verdict), DOCUMENTED) == []
 
 
 @pytest.mark.parametrize("name", ["subject", "decision", "identity", "criteria_version", "criteria", "seal"])
 @pytest.mark.parametrize("value", [None, 7, [3], {"a": 1}], ids=["null", "number", "list", "object"])
 def test_a_verdict_of_another_shape_is_refused_without_a_crash(name: str, value: object, verdict: Any) -> None:
     verdict[name] = value
-    assert recheck(verdict)
+    assert recheck(verdict, DOCUMENTED)
     del verdict[name]
-    assert recheck(verdict)
+    assert recheck(verdict, DOCUMENTED)
 
 
 def test_with_a_key_only_its_holder_seals(monkeypatch: pytest.MonkeyPatch, verdict: dict[str, Any]) -> None:
@@ -200,17 +200,17 @@ def test_with_a_key_only_its_holder_seals(monkeypatch: pytest.MonkeyPatch, verdi
     assert keyed["seal"]["algorithm"] == "hmac-sha256"
     assert keyed["seal"]["digest"] != verdict["seal"]["digest"]
 
-    (complaint,) = recheck(keyed)
+    (complaint,) = recheck(keyed, DOCUMENTED)
     assert complaint.startswith("seal: an HMAC, and VERBOSITY_VERDICT_KEY is not set")
 
     monkeypatch.setenv(KEY_VARIABLE, KEY.decode())
     assert key_from_environment() == KEY
-    assert recheck(keyed) == []
-    (complaint,) = recheck(verdict)
+    assert recheck(keyed, DOCUMENTED) == []
+    (complaint,) = recheck(verdict, DOCUMENTED)
     assert complaint.startswith("seal.algorithm: a plain digest although VERBOSITY_VERDICT_KEY is set")
 
     monkeypatch.setenv(KEY_VARIABLE, "hush")
-    (complaint,) = recheck(keyed)
+    (complaint,) = recheck(keyed, DOCUMENTED)
     assert complaint.startswith("seal.digest: does not match")
     assert "hush" not in complaint
 
@@ -220,7 +220,7 @@ def test_an_edit_under_a_key_is_refused_even_when_the_digest_is_made_again(monke
     keyed["provenance"]["git_dirty"] = True
     forged = resealed(keyed, b"guessed")
     monkeypatch.setenv(KEY_VARIABLE, KEY.decode())
-    (complaint,) = recheck(forged)
+    (complaint,) = recheck(forged, DOCUMENTED)
     assert complaint.startswith("seal.digest: ")
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from acceptance.criteria import DOCUMENTED
 from harness.criteria import Bound, Criterion, Need
-from harness.documented_criteria import DOCUMENTED
 from harness.statistics import Proportion
+from harness.subject import Subject
 from harness.verdict import (
     EXIT_CODES,
     CriterionResult,
     Decision,
     Outcome,
-    Subject,
     decide,
     judge,
     overall,
@@ -179,7 +179,7 @@ def test_reason_lists_every_violation() -> None:
 )
 def test_wrong_subject_is_refused(name: str, thresholds: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"subject|peak_memory_gib|ordered_question_share"):
-        Subject(name, learned=True, thresholds=thresholds)
+        DOCUMENTED.check(Subject(name, learned=True, thresholds=thresholds))
 
 
 def test_unknown_access_is_refused() -> None:

@@ -8,7 +8,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-PLUGINS = ("-p", "blocks_torch", "-p", "syrupy", "-p", "harness.plugin", "-p", "no:cacheprovider")
+# The marks that this checkout leaves out by default are those of the suite.
+PLUGINS = (
+    "-p",
+    "blocks_torch",
+    "-p",
+    "syrupy",
+    "-p",
+    "harness.plugin",
+    "-p",
+    "acceptance.plugin",
+    "-p",
+    "no:cacheprovider",
+)
 BLOCKER = """
 import sys
 

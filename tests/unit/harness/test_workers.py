@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 from harness.session import AcceptanceSession
-from harness.verdict import Subject
+from harness.subject import Subject
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -26,13 +26,12 @@ def comparable(project: Project) -> dict[str, Any]:
 
 def test_snapshots_stand_in_one_order_whichever_worker_ends_first(tmp_path: Path) -> None:
     def documented_order(workers: list[str]) -> list[object]:
-        session = AcceptanceSession(tmp_path)
+        session = AcceptanceSession(tmp_path, DOCUMENTED)
         for name in ("small", "random"):
             session.add(f"test_speed[{name}]", DOCUMENTED[SPEED], Subject(name, learned=True)).selected = True
-        for name in workers:
-            worker = AcceptanceSession(tmp_path)
-            worker.snapshots = [{"nodeid": f"test_answers[{name}]", "subject": name, "state": "MATCH", "detail": ""}]
-            session.merge(worker.export())
+        session.snapshots = [
+            {"nodeid": f"test_answers[{name}]", "subject": name, "state": "MATCH", "detail": ""} for name in workers
+        ]
         session.conclude(1, {}, [])
         assert session.document is not None
         return [snapshot["subject"] for snapshot in session.document["goldens"]]

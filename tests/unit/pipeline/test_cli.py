@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from acceptance.processes import ServerProcess
 from pipeline.cli import COMMAND_GROUP, COMMANDS, build_parser, find_commands, main
 from pipeline.commands import Command
 from pipeline.environment import GOLDEN_VARIABLES
 from pipeline.run_folder import RunFolder
-from tests.support import ServerProcess
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -113,7 +113,7 @@ def test_a_broken_command_says_so_when_it_is_called_and_only_then(
 def test_every_entry_point_of_the_project_leads_somewhere() -> None:
     text = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     groups = tomllib.loads(text)["project"]["entry-points"]
-    assert groups.keys() == {"verbosity.gate", "verbosity.commands", "pytest11"}
+    assert groups.keys() == {"verbosity.criteria", "verbosity.gate", "verbosity.commands", "pytest11"}
     for group, entries in groups.items():
         for name, value in entries.items():
             assert importlib.metadata.EntryPoint(name, value, group).load() is not None

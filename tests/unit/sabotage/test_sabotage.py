@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from acceptance.test_served_answers import SERVED_ANSWERS
 from sabotage.faults import FAULTS
 from sabotage.matrix import judged_bounds, with_older
 from sabotage.picture import summarise, to_markdown
-from tests.acceptance.test_served_answers import SERVED_ANSWERS
 from tests.unit.all_criteria import CRITERIA
 
 FOLDER = Path(__file__).resolve().parents[3] / "results" / "sabotage"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.documented_criteria import DOCUMENTED
+from acceptance.criteria import DOCUMENTED
 from pipeline.cli import main
 from pipeline.config import Style
 from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, check_examples
@@ -76,6 +76,29 @@ def test_answers_outside_the_criteria_bounds_are_named() -> None:
     }
     assert failed(check(changed(1, completion=words(80, "short")))) == {
         "answer tokens, words": ["d.jsonl:2: verbose, 80 tokens"]
+    }
+
+
+def test_lengths_near_a_bound_are_foreseen_to_fail_by_the_share_that_is() -> None:
+    near = [
+        replace(e, completion=" ".join(e.completion.split()[:95]))
+        if e.style is Style.VERBOSE and number % 8 == 1
+        else e
+        for number, e in enumerate(healthy())
+    ]
+    ((name, places),) = failed(check(near)).items()
+    assert name == "verbose answers clear of the bound, words"
+    assert places[0] == "make 6 of 24 verbose answers over 100 tokens, or leave them out"
+    assert places[1] == "d.jsonl:2: verbose, 95 tokens"
+    (finding,) = [f for f in check(near)["findings"] if f["name"] == name]
+    assert finding["measured"] == "75% over 100 tokens: the criterion holds with a chance of 0%"
+    assert finding["limit"] == "a chance of 50% on 120 questions"
+
+
+def test_an_answer_that_repeats_itself_is_named() -> None:
+    looping = " ".join([words(100, "a"), *["round and round it goes"] * 6])
+    assert failed(check(changed(1, completion=looping))) == {
+        "answers that repeat themselves": ["d.jsonl:2: 17% of its 4-word sequences"]
     }
 
 

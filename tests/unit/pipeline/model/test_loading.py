@@ -12,7 +12,7 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from pipeline.compat import attends_to_packed_rows
-from pipeline.config import GIB, PRESETS, TARGETS, QuantizationConfig, Style
+from pipeline.config import GIB, PRESETS, STYLE_WORDS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
 from pipeline.model import dequantize as inference
 from pipeline.model.adapter import attach_adapter, save_adapter
@@ -59,7 +59,7 @@ def test_style_rows_start_from_their_describing_words(tiny_folder: Path, tiny_to
     model = fresh_base(tiny_folder, tiny_tokenizer)
     weight = model.get_input_embeddings().weight
     for style in Style:
-        words = tiny_tokenizer(style.description, add_special_tokens=False)["input_ids"]
+        words = tiny_tokenizer(STYLE_WORDS[style], add_special_tokens=False)["input_ids"]
         row = weight[tiny_tokenizer.convert_tokens_to_ids(style.token)]
         torch.testing.assert_close(row, weight[words].float().mean(0).to(row.dtype))
     assert weight.shape[0] == 32770

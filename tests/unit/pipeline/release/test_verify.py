@@ -38,7 +38,8 @@ def install(monkeypatch: pytest.MonkeyPatch, *entries: importlib.metadata.EntryP
 @pytest.fixture(autouse=True)
 def _gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    install(monkeypatch, entry_point("harness.seal:recheck"))
+    criteria = importlib.metadata.EntryPoint("verbosity", "acceptance.criteria:DOCUMENTED", "verbosity.criteria")
+    install(monkeypatch, entry_point("harness.installed:recheck_by_installed"), criteria)
 
 
 @pytest.fixture(scope="session")

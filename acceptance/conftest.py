@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from acceptance.client import Client, Endpoint
+from acceptance.crowd import Crowd, send_crowd
+from acceptance.evidence import Answers, Counterfactuals, TrainingOutcome
+from acceptance.processes import VERBOSITY, ServerProcess
+from acceptance.selection import given_run, judged_preset
 from harness.machine import MachineUse, MachineWatch
-from pipeline.config import GENERATION_PRESETS, TARGETS, UNCONSTRAINED, GenerationConfig, Style, Target
+from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, GenerationConfig, Style, Target
 from pipeline.data.formats import read_questions
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
@@ -23,10 +28,7 @@ from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load
 from pipeline.model.tokenizer import load_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
-from tests.acceptance.client import Client, Endpoint
-from tests.acceptance.crowd import Crowd, send_crowd
-from tests.acceptance.selection import given_run, judged_preset
-from tests.support import VERBOSITY, Answers, Counterfactuals, ServerProcess, TrainingOutcome
+from pipeline.targets import resolve_target
 
 SAMPLING_SEEDS = (7, 11, 13)
 PRESET_QUESTIONS = 12
@@ -75,9 +77,11 @@ def train_into(
     target: Target, device: str, base_model: str | None, request: pytest.FixtureRequest
 ) -> Callable[[Path], TrainingOutcome]:
     """Trains a run in its own process and shows its progress."""
-    command = [*VERBOSITY, "train", "--target", target.name, "--preset", judged_preset(request.config, target)]
-    command += ["--device", device]
-    command += ["--base-model", base_model] if base_model else []
+    # A base of the user's own is named as the user named it, by a file, a folder or both.
+    named = [target.name] if target.folder is None else request.config.getoption("--target")
+    command = [*VERBOSITY, "train", "--preset", judged_preset(request.config, target), "--device", device]
+    command += ["--target", named[0]] if named else []
+    command += ["--base-model", base_model] if base_model and target.weights == "local" else []
 
     def run(output: Path) -> TrainingOutcome:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -210,13 +214,15 @@ def client(target: Target | Endpoint, request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(target: Target | Endpoint, client: Client) -> Any:
+def tokenizer(target: Target | Endpoint, client: Client, request: pytest.FixtureRequest) -> Any:
     """The tokenizer that recounts a server's answers."""
     if isinstance(target, Endpoint):
         name = str(target.tokenizer or client.health().body.get("model"))
-        if name not in TARGETS:
+        base_model = request.config.getoption("--base-model")
+        try:
+            target = resolve_target(None if base_model and not target.tokenizer else name, base_model)
+        except PipelineError:
             pytest.skip(f"no tokenizer to recount answers with: name one with --target, /health says {name!r}")
-        target = TARGETS[name]
     return load_tokenizer(base_model_folder(target), target)
 
 

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.recorder import Recorder
-from harness.statistics import median
-from pipeline.config import Style
-from tests.acceptance.answers import (
+from acceptance.answers import (
     consistency,
     is_wrong_count,
     record_latencies,
@@ -19,7 +16,10 @@ from tests.acceptance.answers import (
     token_effect,
     whole_share,
 )
-from tests.acceptance.client import Client, Reply
+from acceptance.client import Client, Reply
+from harness.recorder import Recorder
+from harness.statistics import median
+from pipeline.config import Style
 
 QUESTION_COUNT = 48
 

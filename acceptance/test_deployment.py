@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from acceptance.answers import is_valid_answer, is_wrong_count, response_ids
+from acceptance.client import Client, Endpoint
 from harness.machine import MachineWatch
 from harness.metrics import misplaced_answers
 from harness.recorder import Recorder
 from harness.statistics import share
 from pipeline.config import Style, Target
 from pipeline.run_folder import RunFolder
-from tests.acceptance.answers import is_valid_answer, is_wrong_count, response_ids
-from tests.acceptance.client import Client, Endpoint
 
 JSON_HEADERS = {"Content-Type": "application/json"}
 AT_ONCE = (

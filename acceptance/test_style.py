@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.effects import mean_difference_interval
-from harness.machine import MachineWatch
-from harness.recorder import Recorder
-from harness.statistics import Proportion, median
-from pipeline.config import Style
-from pipeline.generation.generate import Generation, generate_with_style
-from pipeline.model.loading import TrainedModel
-from tests.acceptance.answers import (
+from acceptance.answers import (
     TERSE_LIMIT_TOKENS,
     VERBOSE_FLOOR_TOKENS,
     Lengths,
@@ -21,7 +14,14 @@ from tests.acceptance.answers import (
     token_effect,
     whole_share,
 )
-from tests.support import Answers, Counterfactuals
+from acceptance.evidence import Answers, Counterfactuals
+from harness.effects import mean_difference_interval
+from harness.machine import MachineWatch
+from harness.recorder import Recorder
+from harness.statistics import Proportion, median
+from pipeline.config import Style
+from pipeline.generation.generate import Generation, generate_with_style
+from pipeline.model.loading import TrainedModel
 
 TIMED_QUESTIONS = 6
 SHOWN_ANSWERS = 6

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from acceptance.evidence import TrainingOutcome, greedy_record
 from harness.snapshots.check import DeviceSnapshot
 from harness.snapshots.compare import answers_difference, greedy_difference, trajectory_difference
 from pipeline.config import UNCONSTRAINED, Style
 from pipeline.model.loading import TrainedModel
 from pipeline.run_folder import RunFolder
-from tests.support import TrainingOutcome, greedy_record
 
 pytestmark = pytest.mark.snapshot
 

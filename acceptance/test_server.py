@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from acceptance.processes import ServerProcess
 from harness.machine import MachineUse
 from harness.recorder import Recorder
-from tests.support import ServerProcess
 
 
 @pytest.mark.criterion("deployment.server_starts")

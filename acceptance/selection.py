@@ -7,6 +7,28 @@ import pytest
 from pipeline.config import Target
 from pipeline.errors import PipelineError
 from pipeline.run_folder import RunFolder
+from pipeline.targets import recorded_target, resolve_target
+
+DEFAULT_TARGETS = ("mistral-7b-v0.3", "smollm2-135m")
+"""What an acceptance run means if nothing is named: the models whose weights are real."""
+
+
+def judged_targets(config: pytest.Config) -> list[Target]:
+    """The targets that the options name: by ``--target``, else by the run or the base model of the user's own.
+
+    Raises:
+        pytest.UsageError: There is no such target, or the run or the target's file is damaged.
+    """
+    names, base_model, folder = (config.getoption(name) for name in ("--target", "--base-model", "--run-dir"))
+    try:
+        if not names and folder is not None:
+            run = RunFolder(folder)
+            return [recorded_target(run.read_record(), run.record_file)]
+        if not names and base_model:
+            return [resolve_target(None, base_model)]
+        return [resolve_target(name, base_model) for name in dict.fromkeys(names or DEFAULT_TARGETS)]
+    except PipelineError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def given_run(config: pytest.Config, target: Target) -> RunFolder | None:

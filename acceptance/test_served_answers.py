@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import pytest
 from scipy.stats import binom
 
+from acceptance.answers import ROUNDED_OUT_SHARE, response_ids
+from acceptance.crowd import Crowd, Exchange
 from harness.criteria import Bound, Criterion, Need
 from harness.recorder import Recorder
 from pipeline.config import GENERATION_PRESETS
 from pipeline.generation.scoring import sampling_surprise
 from pipeline.model.loading import TrainedModel
-from tests.acceptance.answers import ROUNDED_OUT_SHARE, response_ids
-from tests.acceptance.crowd import Crowd, Exchange
 
 SERVED_ANSWERS = Criterion(
     "deployment.served_answers",

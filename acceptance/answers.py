@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from acceptance.client import Reply
 from harness.effects import mean_difference_interval, probability_of_superiority
 from harness.metrics import ends_as_a_sentence, longest_repeated_span, sequence_repetition
 from harness.recorder import Recorder
 from harness.statistics import Proportion, quantile
 from pipeline.config import GENERATION_PRESETS, Style
-from tests.acceptance.client import Reply
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80

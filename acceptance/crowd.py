@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from acceptance.answers import is_valid_answer
+from acceptance.client import Client, Reply, send_until_admitted
 from pipeline.config import Style
-from tests.acceptance.answers import is_valid_answer
-from tests.acceptance.client import Client, Reply, send_until_admitted
 
 CLIENT_COUNT = 8
 PATIENCE_S = 300.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from acceptance.evidence import TrainingOutcome
 from harness.machine import MachineUse
 from harness.metrics import loss_trend
 from harness.recorder import Recorder
@@ -20,10 +20,11 @@ from pipeline.config import PRESETS, Target
 from pipeline.errors import PipelineError
 from pipeline.files import weights_digest
 from pipeline.model.adapter import apply_adapter
+from pipeline.model.architecture import layer_matrices, tensor_shapes, vocabulary_matrices
 from pipeline.model.base_models import base_model_folder
 from pipeline.model.loading import TrainedModel, hardware_preset, load_base
+from pipeline.model.shapes import model_config
 from pipeline.run_folder import RunFolder
-from tests.support import TrainingOutcome
 
 
 @pytest.mark.criterion("training.loads_in_4bit")
@@ -114,22 +115,19 @@ def _read_tensors(adapter: Path) -> dict[str, torch.Tensor]:
 
 
 def _expected_names(run: RunFolder, base_folder: Path) -> set[str]:
-    """Tensor names of a complete adapter, from the documented recipe and the base model's depth."""
-    adapter = run.read_record()["preset"]["adapter"]
-    layers = json.loads((base_folder / "config.json").read_text())["num_hidden_layers"]
-    root = "base_model.model.model"
-    names = {
-        f"{root}.layers.{layer}.{'self_attn' if module in _ATTENTION else 'mlp'}.{module}.lora_{side}.weight"
-        for layer in range(layers)
-        for module in adapter["target_modules"]
-        for side in "AB"
+    """Tensor names of a complete adapter: LoRA around every matrix of the base's layers, and what is trained beside."""
+    tensors, config = tensor_shapes(base_folder), model_config(base_folder)
+    root = "base_model.model"
+    lora = {
+        f"{root}.{name.removesuffix('weight')}lora_{side}.weight" for name in layer_matrices(tensors) for side in "AB"
     }
-    if adapter["modules_to_save"]:
-        return names | {f"{root}.embed_tokens.weight", "base_model.model.lm_head.weight"}
-    return names | {f"{root}.embed_tokens.token_adapter.trainable_tokens_delta"}
+    embeddings, *head = sorted(vocabulary_matrices(tensors, config), key=lambda name: name in _HEADS)
+    if run.read_record()["preset"]["adapter"]["modules_to_save"]:
+        return lora | {f"{root}.{embeddings}", f"{root}.{head[0] if head else 'lm_head.weight'}"}
+    return lora | {f"{root}.{embeddings.removesuffix('weight')}token_adapter.trainable_tokens_delta"}
 
 
-_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def _reloads(base: tuple[Any, Any], adapter: Path, tensors: dict[str, torch.Tensor]) -> bool:

@@ -10,6 +10,7 @@ import math
 
 import pytest
 
+from acceptance.evidence import Answers
 from harness.criteria import Bound, Criterion, Need
 from harness.metrics import distinct_n
 from harness.recorder import Recorder
@@ -20,7 +21,6 @@ from pipeline.files import TRAINING_DATA
 from pipeline.generation.generate import Generation
 from pipeline.generation.scoring import answer_nll
 from pipeline.model.loading import LoadedModel
-from tests.support import Answers
 
 COHERENCE = Criterion(
     "style.coherence",

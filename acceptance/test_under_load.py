@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from acceptance.answers import is_valid_answer
+from acceptance.client import Reply
+from acceptance.crowd import CLIENT_COUNT, Crowd, Exchange
 from harness.machine import MachineUse
 from harness.metrics import misplaced_answers
 from harness.recorder import Recorder
 from harness.statistics import quantile
 from pipeline.config import Style
-from tests.acceptance.answers import is_valid_answer
-from tests.acceptance.client import Reply
-from tests.acceptance.crowd import CLIENT_COUNT, Crowd, Exchange
 
 REFUSAL_LIMIT_S = 1.0
 

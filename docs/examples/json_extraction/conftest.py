@@ -1,0 +1,5 @@
+from extraction_criteria import CRITERIA
+
+
+def pytest_acceptance_criteria():
+    return CRITERIA

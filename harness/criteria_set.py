@@ -1,0 +1,96 @@
+"""A set of criteria as a value: what a project promises. The gate has none of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from harness.criteria import Criterion
+from harness.subject import Subject
+
+NO_CRITERIA = """\
+no criteria are supplied; write a set and, in the conftest.py of the root folder:
+  from harness.criteria_set import CriteriaSet
+  from my_criteria import FIRST, SECOND  # each a harness.criteria.Criterion
+
+  def pytest_acceptance_criteria():
+      return CriteriaSet("my-model", (FIRST, SECOND))"""
+
+
+@dataclass(frozen=True, eq=False)
+class CriteriaSet(Mapping[str, Criterion]):
+    """The criteria that every subject of a project must meet, by id, in their order.
+
+    Attributes:
+        name: Its name in verdicts, and of its entry point in the group ``verbosity.criteria``.
+        criteria: The criteria.
+        timed: Measures that a busy machine can spoil, by criterion id. Not part of the version: they never make a
+            criterion pass, only UNDECIDED instead of FAIL.
+
+    Raises:
+        ValueError: The name or the set is empty, two criteria share an id, or ``timed`` names a measure that no bound
+            of the set has.
+    """
+
+    name: str
+    criteria: tuple[Criterion, ...]
+    timed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    _by_id: Mapping[str, Criterion] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a set that is empty or ambiguous."""
+        if not self.name or not self.criteria:
+            raise ValueError("a set of criteria has a name and at least one criterion")
+        if doubles := [id_ for id_, count in Counter(each.id for each in self.criteria).items() if count > 1]:
+            raise ValueError(f"criteria set {self.name}: listed twice: {', '.join(doubles)}")
+        by_id = MappingProxyType({criterion.id: criterion for criterion in self.criteria})
+        for id_, measures in self.timed.items():
+            if id_ not in by_id or not measures <= set(by_id[id_].required_measures):
+                raise ValueError(f"criteria set {self.name}: timed names no bounds of the set: {id_}")
+        object.__setattr__(self, "timed", MappingProxyType(dict(self.timed)))
+        object.__setattr__(self, "_by_id", by_id)
+
+    def __getitem__(self, criterion_id: str) -> Criterion:
+        """Return a criterion by its id."""
+        return self._by_id[criterion_id]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids in their order."""
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        """Return the number of criteria."""
+        return len(self._by_id)
+
+    @property
+    def version(self) -> str:
+        """The SHA-256 of all criteria: sentences, bounds, thresholds, confidences, sources."""
+        described = [dataclasses.asdict(criterion) for criterion in self.criteria]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def asked_of(self, subject: Subject) -> dict[str, Criterion]:
+        """Return the criteria that can be asked of a subject, by id."""
+        return {id_: criterion for id_, criterion in self.items() if subject.in_scope(criterion)}
+
+    def excusable(self, criterion_id: str, timed: Iterable[str]) -> tuple[str, ...]:
+        """Return which of a test's timed measures a busy machine excuses; of a criterion outside the set, all."""
+        return tuple(name for name in timed if criterion_id not in self or name in self.timed.get(criterion_id, ()))
+
+    def check(self, subject: Subject) -> None:
+        """Check the thresholds that a subject replaces.
+
+        Raises:
+            ValueError: One names no numeric bound of the set, or is not finite.
+        """
+        known = {f"{criterion.id}/{bound.measure}": bound for criterion in self.criteria for bound in criterion.bounds}
+        for key, threshold in subject.thresholds.items():
+            if key not in known:
+                raise ValueError(f"subject {subject.name}: no bound {key!r} in the criteria set {self.name}")
+            if isinstance(threshold, bool) or isinstance(known[key].threshold, bool):
+                raise ValueError(f"subject {subject.name}: a boolean bound has no threshold to replace: {key!r}")
+            dataclasses.replace(known[key], threshold=threshold)

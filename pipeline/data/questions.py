@@ -1,0 +1,142 @@
+"""Questions of the user's own to judge a model on: enough of them, and none that it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.confidence import needed_questions
+from pipeline.data.formats import Example, Question, find_sources, in_batches, read_questions, stream_examples
+from pipeline.data.similarity import SimilarityIndex, question_features
+from pipeline.data.source import SHOWN_PROBLEMS
+from pipeline.data.style import find_keywords
+from pipeline.errors import PipelineError
+from pipeline.files import building_folder, sha256_of, write_json, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class OwnQuestions:
+    """Questions that a model may be judged on.
+
+    Attributes:
+        questions: The questions.
+        sha256: Digest of their file.
+        data_sha256: Digest of the training data that they were compared with.
+    """
+
+    questions: Sequence[Question]
+    sha256: str
+    data_sha256: str
+
+
+def read_own_questions(path: Path, data: Path) -> OwnQuestions:
+    """Read questions and compare them with the training data.
+
+    Args:
+        path: One ``{"question": ..., "field": ...}`` a line.
+        data: The training data, a file or a folder.
+
+    Raises:
+        PipelineError: A row is unusable, there are too few for the confidence, or one is among the training data or
+            nearly so; the message names the places and the remedy.
+    """
+    questions, needed = read_questions(path), needed_questions()
+    if len(questions) < needed:
+        raise PipelineError(
+            f"{path}: {len(questions)} questions; the criteria's confidence needs {needed}, even if each is answered in"
+            f" bound; add {needed - len(questions)}."
+        )
+    sources = find_sources(data)
+    if leaks := leaked(questions, stream_examples(sources)):
+        more = f"\n... and {len(leaks) - SHOWN_PROBLEMS} more." if len(leaks) > SHOWN_PROBLEMS else ""
+        raise PipelineError(
+            f"{path}: {len(leaks)} of {len(questions)} questions are in the training data, so the answers may be"
+            " remembered; take them out of one of the two:\n" + "\n".join(leaks[:SHOWN_PROBLEMS]) + more
+        )
+    return OwnQuestions(questions, sha256_of(path), sha256_of(*(source.path for source in sources)))
+
+
+def leaked(questions: Sequence[Question], examples: Iterable[Example]) -> list[str]:
+    """The questions that training saw, in these or nearly these words, each with the first place."""
+    index = SimilarityIndex()
+    texts = [f"{number}: {question.text}" for number, question in enumerate(questions, start=1)]
+    # The index keeps one of questions that are near to each other; what is found for it holds for all of them.
+    near = list(index.similar([question_features(question.text) for question in questions], texts, add=True))
+    same_as: dict[str, list[str]] = {text: [text] for text in texts}
+    for pair in near:
+        same_as[pair.first].append(pair.second)
+    found: dict[str, str] = {}
+    for batch in in_batches(examples):
+        places = [f"{example.origin} ({example.style})" for example in batch]
+        for pair in index.similar([question_features(example.words) for example in batch], places, add=False):
+            for text in same_as[pair.first]:
+                found.setdefault(text, f"question {text} / {pair.second}: {pair.similarity:.2f}")
+    return [found[text] for text in texts if text in found]
+
+
+def hold_out(data: Path, share: float, seed: int, output: Path) -> dict[str, Any]:
+    """Split data into ``train.jsonl`` and ``questions.jsonl``, so that no question is trained on.
+
+    A prompt is held out by a digest of the seed and its words, whatever its place: the same prompts of a file that grew
+    stay on their side. The rows keep their order.
+
+    Args:
+        data: Training data whose prompts carry no style keyword, a file or a folder.
+        share: Of the prompts, between 0 and 1.
+        seed: Any number.
+        output: Folder to write; it must be empty or not exist.
+
+    Returns:
+        What ``split.json`` beside the two says: seed, share, digest of the data, and counts.
+
+    Raises:
+        PipelineError: The data is unusable, a held-out prompt carries a keyword, the share leaves one side empty, or
+            the output exists.
+    """
+    if not 0 < share < 1:
+        raise PipelineError(f"the share to hold out must be between 0 and 1, not {share}.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise PipelineError(f"{output}: already exists; choose another --output.")
+    kept: list[dict[str, str]] = []
+    questions: dict[str, dict[str, str]] = {}
+    sources = find_sources(data)
+    for example in stream_examples(sources):
+        subject = {} if example.subject is None else {"field": example.subject}
+        if _draw(seed, example.words) >= share:
+            row = {"prompt": example.words, "completion": example.completion, "style": example.style.value}
+            kept.append({**row, **subject})
+        elif found := find_keywords(example.words):
+            word = next(iter(found.values()))[0]
+            raise PipelineError(
+                f"{example.origin}: the prompt says {word!r}, and only the token may ask a held-out question for a"
+                " style; write the data as pairs, whose prompts carry no keyword."
+            )
+        else:
+            questions.setdefault(example.words.lower(), {"question": example.words, **subject})
+    if not kept or not questions:
+        raise PipelineError(f"{data}: a share of {share} leaves one side empty; choose another.")
+    split = {
+        "seed": seed,
+        "share": share,
+        "data_sha256": sha256_of(*(source.path for source in sources)),
+        "examples": len(kept),
+        "questions": len(questions),
+    }
+    with building_folder(output) as folder:
+        write_text(folder / "train.jsonl", _lines(kept))
+        write_text(folder / "questions.jsonl", _lines(questions.values()))
+        write_json(folder / "split.json", split)
+    return split
+
+
+def _draw(seed: int, words: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{words.lower()}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _lines(rows: Iterable[dict[str, str]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
