@@ -14,7 +14,7 @@ class RecordedEngine:
     """Answers each question in each style as recorded; any other fails, so that nothing is made up."""
 
     name = "recorded"
-    weights: str | None = None
+    weights = "none, answers are recorded"
 
     def __init__(self, answers: Mapping[tuple[str, Style], Generation], *, max_in_flight: int = 16) -> None:
         """Answer from ``answers``, by question and style."""
