@@ -1,20 +1,29 @@
-"""A client of the service, ours or another that speaks ``POST /generate`` and ``GET /health``."""
+"""A client of a server that is judged, in the protocol that it speaks."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import requests
 from requests.exceptions import InvalidProxyURL, InvalidSchema, ProxyError
 
+from acceptance.protocols import OwnProtocol, Reply, ServerProtocol
 from pipeline.config import Style
 from pipeline.proxies import is_loopback_url, proxy_hint
 
 TIMEOUT_S = 60
+NOT_RECOUNTED: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(
+        ("deployment.generate_endpoint/miscounted_response_count", "style.no_repetition"),
+        "the answers' tokens are not known: neither --target nor --base-model names a tokenizer",
+    )
+)
+"""What is out of scope where only the server counts tokens."""
 _NO_PROXIES = {"http": "", "https": ""}
 """Takes precedence over the environment's; its other settings, such as certificates, stay."""
 
@@ -24,42 +33,51 @@ class Endpoint:
     """A running server that is judged from outside.
 
     Attributes:
-        url: Its address, without a path.
+        url: Its address.
         tokenizer: Target whose tokenizer recounts its answers; None asks ``/health`` for the model.
         api_key: Sent as a bearer token; never shown.
+        protocol: How it is asked.
+        is_recounted: Whether a tokenizer counts the tokens of its answers; otherwise its own counts are all there is.
+        replies: Every reply to a question, as it comes.
     """
 
     url: str
     tokenizer: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    protocol: ServerProtocol = field(default_factory=OwnProtocol)
+    is_recounted: bool = True
+    replies: list[Reply] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """Its name in the report."""
-        return self.url.partition("://")[2].rstrip("/")
+        return self.url.partition("://")[2].partition("/")[0]
 
+    @property
+    def scope(self) -> str:
+        """How it is asked, in words."""
+        counted = "" if self.is_recounted else "; tokens are counted by the server alone"
+        return self.protocol.scope + counted if self.protocol.scope else ""
 
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP response.
+    @property
+    def out_of_scope(self) -> Mapping[str, str]:
+        """What it cannot show, by criterion or ``criterion/measure``, with the reason."""
+        return {**self.protocol.out_of_scope, **({} if self.is_recounted else NOT_RECOUNTED)}
 
-    Attributes:
-        status: Its status.
-        body: Its body if that is a JSON object, otherwise empty.
-        wall_s: Seconds that it took.
-        retry_after_s: Seconds of ``Retry-After``; None without the header.
-        request_id: The header ``X-Request-ID``.
-    """
-
-    status: int
-    body: dict[str, Any]
-    wall_s: float
-    retry_after_s: int | None = None
-    request_id: str | None = None
+    def spent(self) -> dict[str, object]:
+        """What asking it took so far: requests, refusals, tokens as the server counts them, and seconds of waiting."""
+        answers = [reply.body["tokens"] for reply in self.replies if type(reply.body.get("tokens")) is int]
+        return {
+            "question_request_count": len(self.replies),
+            "refusal_count": sum(reply.is_refusal for reply in self.replies),
+            "prompt_tokens": sum(reply.prompt_tokens or 0 for reply in self.replies),
+            "answer_tokens": sum(answers),
+            "waiting_s": round(sum(reply.wall_s for reply in self.replies), 1),
+        }
 
 
 def send_until_admitted(send: Callable[[], Reply], patience_s: float) -> list[Reply]:
-    """Send a request again as long as it is refused with 503, as the server asks a client to do.
+    """Send a request again as long as it is refused, as the server asks a client to do.
 
     Args:
         send: Sends it once.
@@ -72,7 +90,7 @@ def send_until_admitted(send: Callable[[], Reply], patience_s: float) -> list[Re
     while True:
         replies.append(reply := _send_once(send))
         wait_s = max(1, reply.retry_after_s or 1)
-        if reply.status != 503 or time.monotonic() + wait_s > given_up_s:
+        if not reply.is_refusal or time.monotonic() + wait_s > given_up_s:
             return replies
         time.sleep(wait_s)
 
@@ -88,25 +106,53 @@ def _send_once(send: Callable[[], Reply]) -> Reply:
 class Client:
     """Asks one server."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
-        """``api_key`` is sent as a bearer token."""
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        protocol: ServerProtocol | None = None,
+        replies: list[Reply] | None = None,
+    ) -> None:
+        """Talk to one server.
+
+        Args:
+            url: Its address.
+            api_key: Sent as a bearer token.
+            protocol: How it is asked; our own without it.
+            replies: Receives every reply to a question.
+        """
+        self.protocol = protocol or OwnProtocol()
+        self._replies = [] if replies is None else replies
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def health(self) -> Reply:
-        """``GET /health``."""
-        return self.request("GET", "/health")
+        """``GET /health``, or what stands for it."""
+        return self.request("GET", self.protocol.liveness)
 
     def watch_health(self, over: threading.Event, period_s: float) -> list[Reply]:
-        """Replies of ``GET /health`` until ``over`` is set, at least one."""
+        """Replies of ``health`` until ``over`` is set, at least one."""
         replies = [self.health()]
         while not over.wait(period_s):
             replies.append(self.health())
         return replies
 
     def generate(self, prompt: str, style: Style) -> Reply:
-        """``POST /generate``."""
-        return self.request("POST", "/generate", json={"prompt": prompt, "style": style.value})
+        """``POST /generate``, or what stands for it."""
+        started_s = time.perf_counter()
+        try:
+            asked = self.request("POST", self.protocol.path, json=self.protocol.question(prompt, style))
+        except requests.RequestException:
+            self._replies.append(Reply(0, {}, time.perf_counter() - started_s))
+            raise
+        reply = self.protocol.read(asked, style)
+        self._replies.append(reply)
+        return reply
+
+    def ask(self, prompt: str, style: Style) -> Sequence[Reply]:
+        """Replies to a question that nobody else asks beside, the last one final; refused, it is asked again."""
+        patience_s = self.protocol.terms.patience_s
+        return send_until_admitted(lambda: self.generate(prompt, style), patience_s)
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **content: Any) -> Reply:
         """Any request; ``content`` goes to ``requests.request``.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from acceptance.protocols import PROTOCOLS
 from harness.commands import Command
 from pipeline.commands import base_arguments
 from pipeline.config import TARGETS, get_target
@@ -19,6 +20,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     judged = parser.add_mutually_exclusive_group(required=True)
     judged.add_argument("--run", type=Path, metavar="DIR", help="folder of a completed training run")
     judged.add_argument("--endpoint", metavar="URL", help="running server (its key in VERBOSITY_API_KEY)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help=f"how the endpoint is asked (default: {PROTOCOLS[0]})")
+    parser.add_argument("--model", metavar="NAME", help="the endpoint's name for the model, with --protocol openai")
+    parser.add_argument(
+        "--styles", type=Path, metavar="FILE", help="TOML table of how each style is asked for, with --protocol openai"
+    )
     parser.add_argument(
         "--target", choices=tuple(TARGETS), help="target whose tokenizer recounts an endpoint's answers"
     )
@@ -42,10 +48,11 @@ def _run(arguments: argparse.Namespace) -> int:
         device = arguments.device or get_target(target).device
         marker = "gpu" if device == "cuda" else "embedded"
         options.append(f"--run-dir={arguments.run.resolve()}")
-    for name, value in (("endpoint", arguments.endpoint), ("target", target), ("device", arguments.device)):
-        options += [f"--{name}={value}"] if value else []
-    if arguments.base_model:
-        options.append(f"--base-model={Path(arguments.base_model).resolve()}")
+    for name in ("endpoint", "protocol", "model", "device"):
+        options += [f"--{name}={value}"] if (value := getattr(arguments, name)) else []
+    options += [f"--target={target}"] if target else []
+    for name, path in (("base-model", arguments.base_model), ("styles", arguments.styles)):
+        options += [f"--{name}={Path(path).resolve()}"] if path else []
     # Recorded outputs are those of the documented runs on a few machines, and lie in the checkout.
     options += ["-m", f"{marker} and not snapshot"]
     here = [f"--config-file={_SETTINGS}", f"--rootdir={Path.cwd()}"]

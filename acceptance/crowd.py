@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from acceptance.answers import is_valid_answer
-from acceptance.client import Client, Reply, send_until_admitted
+from acceptance.client import Client, send_until_admitted
+from acceptance.protocols import Reply
 from pipeline.config import Style
 
 CLIENT_COUNT = 8
@@ -49,7 +50,12 @@ class Exchange:
     @property
     def refusals(self) -> Sequence[Reply]:
         """The replies that said to retry later."""
-        return [reply for reply in self.replies if reply.status == 503]
+        return [reply for reply in self.replies if reply.is_refusal]
+
+    @property
+    def unexplained_refusals(self) -> Sequence[Reply]:
+        """Those among them that did not say when."""
+        return [reply for reply in self.refusals if reply.retry_after_s is None]
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ def send_crowd(client: Client) -> Crowd:
         over.set()
         checks = health.result()
     return Crowd(asked, checks, time.perf_counter() - started_s)
+
+
+def ask_alone(client: Client, question: str, style: Style) -> Exchange:
+    """Ask as a client with few questions does."""
+    return Exchange(question, style, client.ask(question, style))
 
 
 def ask(client: Client, question: str, style: Style) -> Exchange:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import pytest
 
 from acceptance.client import Endpoint
 from acceptance.criteria import DOCUMENTED
-from acceptance.selection import judged_preset, judged_targets
+from acceptance.protocols import PROTOCOLS
+from acceptance.selection import chosen_endpoint, judged_preset, judged_targets
 from harness.arguments import FolderOption
 from harness.criteria_set import CriteriaSet
 from harness.provenance import cpu_kind
@@ -65,12 +65,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--endpoint",
         metavar="URL",
-        help="judge this running server from outside (its key in VERBOSITY_API_KEY); --target names its tokenizer",
+        help="judge this running server from outside (its key in VERBOSITY_API_KEY); --target or --base-model names the"
+        " tokenizer that recounts its answers",
+    )
+    group.addoption(
+        "--protocol",
+        choices=PROTOCOLS,
+        default=PROTOCOLS[0],
+        help="how the endpoint is asked: POST /generate, or OpenAI's chat completions (default: %(default)s)",
+    )
+    group.addoption("--model", metavar="NAME", help="the endpoint's name for the model, with --protocol openai")
+    group.addoption(
+        "--styles",
+        action=FolderOption,
+        type=Path,
+        metavar="FILE",
+        help="TOML table of how each style is asked for, with --protocol openai (default: its token and a newline in"
+        " front of the question)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
+    """Refuse options that do not fit each other, and register the marks."""
+    chosen_endpoint(config)
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
@@ -81,8 +98,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that uses ``target`` over the selected targets, marked by the device they need."""
     if "target" not in metafunc.fixturenames:
         return
-    if url := metafunc.config.getoption("--endpoint"):
-        metafunc.parametrize("target", [_endpoint(url, metafunc.config)], scope="session")
+    if endpoint := chosen_endpoint(metafunc.config):
+        metafunc.parametrize("target", [_endpoint_parameter(endpoint)], scope="session")
         return
     device = metafunc.config.getoption("--device")
     parameters = [_parameter(target, device or target.device) for target in judged_targets(metafunc.config)]
@@ -102,15 +119,14 @@ def _parameter(target: Target, device: str) -> object:
     return pytest.param(target, id=target.name, marks=[subject, marker])
 
 
-def _endpoint(url: str, config: pytest.Config) -> object:
-    if not re.fullmatch(r"https?://[^\s/]+/?", url):
-        raise pytest.UsageError(f"--endpoint: {url!r} is not a URL such as http://127.0.0.1:8000")
-    names = config.getoption("--target") or [None]
-    if len(names) != 1:
-        raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")
-    (tokenizer,) = names
-    endpoint = Endpoint(url, tokenizer, os.environ.get("VERBOSITY_API_KEY"))
-    subject = pytest.mark.subject(name=endpoint.name, learned=True, access="endpoint")
+def _endpoint_parameter(endpoint: Endpoint) -> object:
+    subject = pytest.mark.subject(
+        name=endpoint.name,
+        learned=True,
+        access="endpoint",
+        scope=endpoint.scope,
+        out_of_scope=endpoint.out_of_scope,
+    )
     return pytest.param(endpoint, id=endpoint.name, marks=[subject, pytest.mark.deployment])
 
 
@@ -132,7 +148,9 @@ def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
     if _DOCTOR not in config.stash:
         config.stash[_DOCTOR] = _examine(config)
     found: dict[str, object] = config.stash[_DOCTOR]
-    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **found}
+    endpoint = chosen_endpoint(config)
+    asked = {} if endpoint is None else {"endpoint": {**endpoint.protocol.describe(), **endpoint.spent()}}
+    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **asked, **found}
 
 
 def _examine(config: pytest.Config) -> dict[str, object]:

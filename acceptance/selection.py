@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
 
+from acceptance.client import Endpoint
+from acceptance.protocols import PROTOCOLS, OpenAIProtocol, OwnProtocol, ServerProtocol
+from acceptance.styles import TOKEN_IN_FRONT, read_styles
 from pipeline.config import Target
 from pipeline.errors import PipelineError
 from pipeline.run_folder import RunFolder
@@ -29,6 +35,58 @@ def judged_targets(config: pytest.Config) -> list[Target]:
         return [resolve_target(name, base_model) for name in dict.fromkeys(names or DEFAULT_TARGETS)]
     except PipelineError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+_ENDPOINT: pytest.StashKey[Endpoint] = pytest.StashKey()
+
+
+def chosen_endpoint(config: pytest.Config) -> Endpoint | None:
+    """The server that ``--endpoint`` names, the same at every call; None without the option.
+
+    Raises:
+        pytest.UsageError: It is no address, or the options beside it do not fit it or each other.
+    """
+    if not config.getoption("--endpoint"):
+        if named := [f"--{name}" for name in ("model", "styles") if config.getoption(f"--{name}")]:
+            raise pytest.UsageError(f"{named[0]}: is for a server; name one with --endpoint")
+        return None
+    if _ENDPOINT not in config.stash:
+        config.stash[_ENDPOINT] = _endpoint(config)
+    return config.stash[_ENDPOINT]
+
+
+def _endpoint(config: pytest.Config) -> Endpoint:
+    url, protocol = config.getoption("--endpoint"), _protocol(config)
+    is_openai = isinstance(protocol, OpenAIProtocol)
+    # An address with a password would be written into the report.
+    if not re.fullmatch(r"https?://[^\s/@?#]+" + (r"(/[^\s?#@]*)?" if is_openai else "/?"), url):
+        example = "https://host/path" if is_openai else "http://127.0.0.1:8000"
+        raise pytest.UsageError(f"--endpoint: not a URL such as {example}; a key goes into VERBOSITY_API_KEY")
+    names = config.getoption("--target") or [None]
+    if len(names) != 1:
+        raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")
+    (tokenizer,) = names
+    return Endpoint(
+        url.rstrip("/").removesuffix("/v1") if is_openai else url,
+        tokenizer,
+        os.environ.get("VERBOSITY_API_KEY"),
+        protocol,
+        is_recounted=bool(not is_openai or tokenizer or config.getoption("--base-model")),
+    )
+
+
+def _protocol(config: pytest.Config) -> ServerProtocol:
+    model, styles = config.getoption("--model"), config.getoption("--styles")
+    if config.getoption("--protocol") == PROTOCOLS[0]:
+        if model or styles:
+            raise pytest.UsageError("--model, --styles: are for --protocol openai")
+        return OwnProtocol()
+    if not model:
+        raise pytest.UsageError("--protocol openai: name the model with --model, as GET /v1/models does")
+    try:
+        return OpenAIProtocol(model, TOKEN_IN_FRONT if styles is None else read_styles(styles))
+    except PipelineError as error:
+        raise pytest.UsageError(f"--styles: {error}") from error
 
 
 def given_run(config: pytest.Config, target: Target) -> RunFolder | None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from acceptance.answers import is_valid_answer
-from acceptance.client import Reply
 from acceptance.crowd import CLIENT_COUNT, Crowd, Exchange
+from acceptance.protocols import Reply
 from harness.machine import MachineUse
 from harness.metrics import misplaced_answers
 from harness.recorder import Recorder
@@ -54,12 +54,12 @@ def timed_measures(crowd: Crowd) -> list[str]:
 
 def is_late(reply: Reply) -> bool:
     """Whether a server gave up for lack of time, or said too late when to retry."""
-    return reply.status == 504 or (reply.status == 503 and reply.retry_after_s is not None)
+    return reply.status == 504 or (reply.is_refusal and reply.retry_after_s is not None)
 
 
 def is_wrong_reply(reply: Reply, style: Style) -> bool:
     """Whether a reply is neither an answer nor a quick refusal that says when to retry."""
-    is_refusal = reply.status == 503 and reply.retry_after_s is not None and reply.wall_s < REFUSAL_LIMIT_S
+    is_refusal = reply.is_refusal and reply.retry_after_s is not None and reply.wall_s < REFUSAL_LIMIT_S
     return not is_refusal and not is_valid_answer(reply, style)
 
 

@@ -23,9 +23,10 @@ import psutil
 from tabulate import tabulate
 from tqdm import tqdm
 
-from acceptance.client import Client, Reply, send_until_admitted
+from acceptance.client import Client, send_until_admitted
 from acceptance.crowd import PATIENCE_S
 from acceptance.processes import ServerProcess
+from acceptance.protocols import Reply
 from benchmarks.load import closed_loop, open_loop
 from harness.files import write_text_atomically
 from harness.provenance import collect

@@ -82,10 +82,11 @@ class CriteriaSet(Mapping[str, Criterion]):
         return tuple(name for name in timed if criterion_id not in self or name in self.timed.get(criterion_id, ()))
 
     def check(self, subject: Subject) -> None:
-        """Check the thresholds that a subject replaces.
+        """Check the thresholds that a subject replaces, and what it declares out of scope.
 
         Raises:
-            ValueError: One names no numeric bound of the set, or is not finite.
+            ValueError: A threshold names no numeric bound of the set, or is not finite; what is out of scope is
+                neither a criterion nor a bound of the set; or it leaves no criterion, or one without a bound.
         """
         known = {f"{criterion.id}/{bound.measure}": bound for criterion in self.criteria for bound in criterion.bounds}
         for key, threshold in subject.thresholds.items():
@@ -94,3 +95,15 @@ class CriteriaSet(Mapping[str, Criterion]):
             if isinstance(threshold, bool) or isinstance(known[key].threshold, bool):
                 raise ValueError(f"subject {subject.name}: a boolean bound has no threshold to replace: {key!r}")
             dataclasses.replace(known[key], threshold=threshold)
+        if unknown := subject.out_of_scope.keys() - self.keys() - known.keys():
+            raise ValueError(
+                f"subject {subject.name}: out of scope, but not in the criteria set {self.name}: "
+                + ", ".join(sorted(unknown))
+            )
+        if not (asked := self.asked_of(subject)):
+            raise ValueError(f"subject {subject.name}: no criterion of the set {self.name} is in scope")
+        for id_, criterion in asked.items():
+            if subject.can_show(criterion) and not subject.bounds(criterion):
+                raise ValueError(
+                    f"subject {subject.name}: no bound of {id_} is in scope; declare the criterion instead"
+                )

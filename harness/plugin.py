@@ -5,6 +5,7 @@ Installing the project loads it, like any pytest plugin; it changes nothing for 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -65,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "criterion(which): the test decides this criterion, an id of the set or another Criterion"
     )
     config.addinivalue_line(
-        "markers", "subject(name, learned, thresholds, access): what is judged, and its own thresholds"
+        "markers", "subject(name, learned, thresholds, access, out_of_scope, scope): what is judged, and by what"
     )
 
 
@@ -75,7 +76,10 @@ def _session(config: pytest.Config) -> AcceptanceSession:
         criteria = config.hook.pytest_acceptance_criteria(config=config)
         if not isinstance(criteria, CriteriaSet):
             raise pytest.UsageError(NO_CRITERIA)
-        config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+        try:
+            config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
     return config.stash[_SESSION]
 
 
@@ -94,13 +98,20 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _register(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    files = []
+    files, out_of_scope = [], []
     for item in items:
         if any(item.iter_markers("criterion")):
             if not __debug__:
                 raise pytest.UsageError("python -O removes assertions, which criteria rely on; run it without -O")
-            item.stash[_TRIAL] = _trial(_session(config), item)
             files.append(item.path)
+            trial = _trial(_session(config), item)
+            if trial is None:
+                out_of_scope.append(item)
+            else:
+                item.stash[_TRIAL] = trial
+    if out_of_scope:
+        items[:] = [item for item in items if item not in out_of_scope]
+        config.hook.pytest_deselected(items=out_of_scope)
     # Unreadable files and --lf leave tests out: the run cannot pass, and its own message is the better one.
     partial = session.testsfailed or config.getoption("lf", False)
     if files and not partial and collected_whole_folder(config, files):
@@ -112,7 +123,8 @@ def _register(session: pytest.Session, config: pytest.Config, items: list[pytest
             )
 
 
-def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial:
+def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial | None:
+    """The trial of a test; None where its subject declares the criterion out of scope."""
     marks = list(item.iter_markers("criterion"))
     if len(marks) > 1 or len(marks[0].args) != 1 or marks[0].kwargs:
         raise pytest.UsageError(
@@ -125,7 +137,11 @@ def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial:
             "pytest.mark.subject(name=..., learned=..., thresholds={...})"
         )
     try:
-        return acceptance.add(item.nodeid, _criterion(acceptance.criteria, marks[0].args[0]), _subject(mark))
+        criterion, subject = _criterion(acceptance.criteria, marks[0].args[0]), _subject(mark)
+        if criterion.id in subject.out_of_scope:
+            acceptance.criteria.check(subject)
+            return None
+        return acceptance.add(item.nodeid, criterion, subject)
     except ValueError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
 
@@ -141,12 +157,13 @@ def _criterion(criteria: CriteriaSet, which: object) -> Criterion:
 def _subject(mark: pytest.Mark) -> Subject:
     # A truthy string would pass for learned weights, so the types are checked.
     name, learned = mark.kwargs.get("name"), mark.kwargs.get("learned")
-    unknown = mark.kwargs.keys() - {"name", "learned", "thresholds", "access"}
+    unknown = mark.kwargs.keys() - {each.name for each in dataclasses.fields(Subject)}
     if mark.args or unknown or not isinstance(name, str) or not isinstance(learned, bool):
         raise ValueError(
-            "the subject mark takes name='...', learned=True or False, and optionally thresholds and access"
+            "the subject mark takes name='...', learned=True or False, and optionally thresholds, access, out_of_scope"
+            " and scope"
         )
-    return Subject(name, learned, mark.kwargs.get("thresholds", {}), mark.kwargs.get("access", "model"))
+    return Subject(**mark.kwargs)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -198,6 +215,16 @@ def pytest_runtest_makereport(
     report.user_properties = list(item.user_properties)
     trial.properties = described
     return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Say the criterion's outcome as soon as its test has run, in place of the test's own."""
+    described = dict(report.user_properties) if report.when == "call" else {}
+    if "criterion" not in described or hasattr(report, "wasxfail"):
+        return None
+    word = f"{described['outcome']} {described['criterion']}"
+    letter = {"passed": ".", "failed": "F"}.get(report.outcome, "s")
+    return report.outcome, letter, word + (f" ({described['reason']})" if described["reason"] else "")
 
 
 def _detail(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:

@@ -25,7 +25,7 @@ KEY_VARIABLE = "VERBOSITY_VERDICT_KEY"
 
 _BOUND_FIELDS = ("measure", "comparison", "threshold", "unit", "confidence")
 _PROVENANCE_FIELDS = ("git_commit", "git_dirty", "time_utc")
-_SUBJECT_FIELDS = ("name", "learned", "access", "thresholds")
+_SUBJECT_FIELDS = ("name", "learned", "access", "thresholds", "scope", "out_of_scope_reasons")
 # From worst to best; an outcome may be worse than its figures, because a test can fail outside its bounds.
 _JUDGED = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
@@ -162,7 +162,9 @@ def _subject(verdict: Mapping[str, Any], criteria: CriteriaSet) -> Subject:
     given = verdict["subject"]
     if not isinstance(given["learned"], bool):
         raise ValueError("subject.learned is true or false")
-    subject = Subject(given["name"], given["learned"], given["thresholds"], given["access"])
+    # Verdicts of earlier versions declare nothing.
+    declared = (given.get("out_of_scope_reasons", {}), given.get("scope", ""))
+    subject = Subject(given["name"], given["learned"], given["thresholds"], given["access"], *declared)
     criteria.check(subject)
     return subject
 

@@ -8,6 +8,7 @@ from acceptance import answers, crowd, test_coherence, test_deployment, test_end
 from acceptance import conftest as acceptance
 from acceptance.client import TIMEOUT_S
 from acceptance.criteria import DOCUMENTED
+from acceptance.protocols import OWN_MALFORMED, OpenAIProtocol
 from docs.blocks.markdown import code, table
 from harness.criteria import Bound, BoundState, Need
 from harness.statistics import Proportion
@@ -69,7 +70,8 @@ def samples_table() -> str:
         ("deployment.under_load", "clients", crowd.CLIENT_COUNT),
         ("deployment.under_load", "questions, half in each style", crowd_count),
         ("deployment.served_answers", "answers read again", crowd_count),
-        ("deployment.error_handling", "malformed requests", len(test_deployment.MALFORMED)),
+        ("deployment.error_handling", "malformed requests", len(OWN_MALFORMED)),
+        ("deployment.error_handling", "with `--protocol openai`", len(OpenAIProtocol("name").malformed)),
         ("all of a server at `--endpoint`", "held-out questions in each style", test_endpoint.QUESTION_COUNT),
         ("all of a server at `--endpoint`", "limit of one response, seconds", TIMEOUT_S),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import (
     data_curve,
     engine_agreement,
+    exports,
     held_out,
     overload,
     serving_load,
@@ -79,14 +80,15 @@ def readme_figures() -> str:
     run = RunFolder(RESULTS / MODEL / "acceptance").read_record()
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
     judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
+    waiting = len(matrix["faults_not_run"])
     golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean"))
     lines = (
         f"**{passed} of {len(subject['criteria'])} criteria passed**: `{MODEL}`, trained in"
         f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores within"
         f" {run['peak_memory']['rss_gib']:.1f} GiB (`make demo`).",
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
-        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria"
-        " ([matrix](results/sabotage/matrix.md)).",
+        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria; {waiting} more faults wait for"
+        " their trial ([matrix](results/sabotage/matrix.md)).",
         f"**1600 examples in {lean['duration_s']:.0f} s** within {_driver_gib(lean)}: training with `lean`, random"
         f" weights in Mistral-7B's shape, one NVIDIA H200; {golden['duration_s'] / 60:.0f} minutes and"
         f" {_driver_gib(golden)} with `golden` ([results](docs/results.md)).",
@@ -248,6 +250,16 @@ def large_data() -> str:
     return f"{table(headers, rows)}\n{origin(name)}"
 
 
+def judged_exports() -> str:
+    """Return the verdicts of the exported forms behind their engines, from a document for each that was judged."""
+    names = {form: f"{MODEL}/exports/{form}.json" for form in exports.FORMS}
+    judged = {form: read(name) for form, name in names.items() if (RESULTS / name).is_file()}
+    if not judged:
+        return "Not judged yet: no form has a result.\n"
+    origins = "\n".join(origin(names[form]) for form in judged)
+    return f"{exports.to_markdown(judged)}\n{origins}"
+
+
 _H100, _H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 """Of documents of serving, which name no device."""
 
@@ -270,6 +282,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device=_H200),
     "overload": from_file(f"{MODEL}/serving/overload.json", overload.to_markdown),
     "peers": from_file(f"{MODEL}/serving/peers.json", serving_peers.to_markdown),
+    "exports": judged_exports,
     "agreement-cpu": partial(agreement, f"{MODEL}/serving/agreement.json"),
     "agreement-gpu": partial(agreement, f"{MODEL}/gpu/agreement.json"),
     "gpu-planned": from_file(f"{SHAPE}/planned/plan.json", planned.to_markdown, device="planned, no GPU"),

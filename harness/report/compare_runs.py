@@ -118,7 +118,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
 
 def _require_comparable(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     first, second = (
-        {(subject["name"], subject["access"], subject["learned"]) for subject in document["subjects"]}
+        {(subject["name"], _scope(subject), subject["learned"]) for subject in document["subjects"]}
         for document in (before, after)
     )
     if first != second:
@@ -135,6 +135,12 @@ def _require_comparable(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             f"the criteria differ (set {names[0]}, criteria_version {versions[0][:12]}, and set {names[1]},"
             f" {versions[1][:12]}); repeat the older run with the newer criteria"
         )
+
+
+def _scope(subject: Mapping[str, Any]) -> str:
+    # Documents of earlier versions declare nothing.
+    declared = subject.get("out_of_scope_reasons", {})
+    return ", without ".join([str(subject["access"]), *sorted(declared)])
 
 
 def _names(subjects: Iterable[tuple[str, str, bool]]) -> str:

@@ -66,7 +66,9 @@ class Judged:
                 }
                 for criterion in self.criteria
             ],
+            "scope": self.subject.scope,
             "out_of_scope": [id_ for id_ in criteria_set if id_ not in criteria_set.asked_of(self.subject)],
+            "out_of_scope_reasons": dict(self.subject.out_of_scope),
         }
 
 

@@ -25,6 +25,7 @@ def table_text(document: Mapping[str, Any]) -> str:
         table = tabulate(rows, headers=HEADERS, tablefmt="grid", disable_numparse=True)
         parts += [f"subject: {subject['name']}", table, f"{subject['name']}: {subject['decision']}"]
         parts += grouped_reasons(subject)
+        parts += [f"  {line}" for line in [*scope_lines(subject), *declared_lines(subject)]]
     if document["subjects_not_selected"]:
         parts.append(f"not judged, no test selected: {', '.join(document['subjects_not_selected'])}")
     parts.append(f"verdict: {document['decision']}")
@@ -40,8 +41,8 @@ def table_markdown(document: Mapping[str, Any]) -> str:
             for each in subject["criteria"]
         ]
         parts.append(f"## {escape_markdown(subject['name'])}: {subject['decision']}\n\n{markdown_rows(HEADERS, rows)}")
-        if reasons := grouped_reasons(subject):
-            parts.append("".join(f"- {escape_markdown(reason.strip())}\n" for reason in reasons))
+        if lines := [*grouped_reasons(subject), *scope_lines(subject), *declared_lines(subject)]:
+            parts.append("".join(f"- {escape_markdown(line.strip())}\n" for line in lines))
     if document["subjects_not_selected"]:
         names = ", ".join(document["subjects_not_selected"])
         parts.append(f"Not judged, no test selected: {escape_markdown(names)}\n")
@@ -69,6 +70,26 @@ def _limit(bound: Mapping[str, Any]) -> str:
 
 def _measured(criterion: Mapping[str, Any], bound: Mapping[str, Any]) -> str:
     return value_text(criterion["measurements"][bound["measure"]]) if bound["recorded"] else ABSENT
+
+
+def about(subject: Mapping[str, Any]) -> str:
+    """Return what kind of subject it is and how it was judged."""
+    weights = "learned" if subject["learned"] else "random"
+    return "; ".join([f"{weights} weights, judged through the {subject['access']}", *scope_lines(subject)])
+
+
+def scope_lines(subject: Mapping[str, Any]) -> list[str]:
+    """Return how a running server was asked; nothing where there is nothing to say."""
+    scope = subject.get("scope")
+    return [f"scope: {scope}"] if scope else []
+
+
+def declared_lines(subject: Mapping[str, Any]) -> list[str]:
+    """Return what the subject declares out of scope, one line for each reason; what it needs no model for."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in subject.get("out_of_scope_reasons", {}).items():
+        groups.setdefault(reason, []).append(name)
+    return [f"out of scope: {', '.join(names)} ({reason})" for reason, names in groups.items()]
 
 
 def grouped_reasons(subject: Mapping[str, Any]) -> list[str]:

@@ -32,20 +32,31 @@ def chat_template(target: Target) -> str:
     return (ASSETS / "templates" / f"{target.template}.jinja").read_text(encoding="utf-8")
 
 
+def open_tokenizer(folder: Path) -> Any:
+    """Open a tokenizer as it is.
+
+    Raises:
+        PipelineError: The folder has no usable tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{folder}: no usable tokenizer ({error}); put the model's tokenizer files there."
+        ) from error
+
+
 def load_tokenizer(folder: Path, target: Target) -> Any:
     """Load a tokenizer and add what it lacks: chat template, pad token and the two style tokens.
 
     Raises:
         PipelineError: The folder has no usable tokenizer, or a style token is split into several ids.
     """
-    from transformers import AddedToken, AutoTokenizer
+    from transformers import AddedToken
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"{folder}: no usable tokenizer ({error}); put the model's tokenizer files there."
-        ) from error
+    tokenizer = open_tokenizer(folder)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(target)
     if target.folder is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from acceptance.client import Reply
 from acceptance.crowd import Crowd, Exchange
+from acceptance.protocols import Reply
 from acceptance.test_under_load import timed_measures
 from pipeline.config import Style
 

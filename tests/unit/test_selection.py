@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 import pytest
 
 from acceptance.judging import pytest_snapshot_environment
-from acceptance.selection import given_run, judged_preset, judged_targets
+from acceptance.selection import chosen_endpoint, given_run, judged_preset, judged_targets
 from pipeline.config import TARGETS
 from pipeline.run_folder import RunFolder
 
@@ -18,7 +19,8 @@ SMALL, LARGE = TARGETS["smollm2-135m"], TARGETS["mistral-7b-v0.3"]
 
 def chosen(**options: object) -> pytest.Config:
     """A command line with these options alone."""
-    return cast("pytest.Config", SimpleNamespace(getoption=lambda name: options.get(name[2:].replace("-", "_"))))
+    given = SimpleNamespace(getoption=lambda name: options.get(name[2:].replace("-", "_")), stash=pytest.Stash())
+    return cast("pytest.Config", given)
 
 
 @pytest.fixture
@@ -48,6 +50,45 @@ def test_presets_are_compared_with_their_own_recorded_outputs(golden_run: Path) 
     assert (
         pytest_snapshot_environment(chosen(run_dir=golden_run), SMALL.name) == f"{default.removesuffix('lean')}golden"
     )
+
+
+def test_an_endpoint_is_described_by_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERBOSITY_API_KEY", "secret")
+    config = chosen(endpoint="https://host.example/openai/v1/", protocol="openai", model="tuned")
+    endpoint = chosen_endpoint(config)
+    assert endpoint is chosen_endpoint(config)
+    assert endpoint is not None
+    assert (endpoint.url, endpoint.name, endpoint.api_key) == ("https://host.example/openai", "host.example", "secret")
+    assert not endpoint.is_recounted
+    assert "secret" not in repr(endpoint)
+    for tokenizer in ({"target": ["tiny-mistral"]}, {"base_model": "folder"}):
+        recounted = chosen_endpoint(chosen(endpoint="http://h", protocol="openai", model="tuned", **tokenizer))
+        assert recounted is not None
+        assert list(recounted.out_of_scope) == ["deployment.health_endpoint"]
+    own = chosen_endpoint(chosen(endpoint="http://h", protocol="verbosity"))
+    assert own is not None
+    assert (own.is_recounted, own.scope, dict(own.out_of_scope)) == (True, "", {})
+    assert chosen_endpoint(chosen()) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"model": "tuned"}, "--model: is for a server"),
+        ({"endpoint": "http://h", "protocol": "verbosity", "model": "tuned"}, "are for --protocol openai"),
+        ({"endpoint": "http://h", "protocol": "openai"}, "name the model with --model"),
+        ({"endpoint": "http://h/v1", "protocol": "verbosity"}, "not a URL such as http://127"),
+        ({"endpoint": "ftp://h", "protocol": "openai", "model": "tuned"}, "not a URL such as https://"),
+        ({"endpoint": "http://me:pass@h", "protocol": "openai", "model": "tuned"}, "a key goes into VERBOSITY_API_KEY"),
+        ({"endpoint": "http://h?key=pass", "protocol": "openai", "model": "tuned"}, "not a URL"),
+        ({"endpoint": "http://h", "protocol": "openai", "model": "m", "target": ["a", "b"]}, "name one tokenizer"),
+        ({"endpoint": "http://h", "protocol": "openai", "model": "m", "styles": Path("none")}, "--styles: none: no"),
+    ],
+)
+def test_options_that_do_not_fit_an_endpoint_are_refused(options: dict[str, object], complaint: str) -> None:
+    with pytest.raises(pytest.UsageError, match=re.escape(complaint)) as refused:
+        chosen_endpoint(chosen(**options))
+    assert "pass" not in str(refused.value)
 
 
 def test_a_base_of_ones_own_is_judged_by_its_folder_its_file_or_its_run(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from acceptance.client import Reply
 from acceptance.crowd import Exchange
+from acceptance.protocols import Reply
 from acceptance.test_served_answers import is_foreign, surprises
 from pipeline.config import Style
 from pipeline.model.loading import TrainedModel, load_trained

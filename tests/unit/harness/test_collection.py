@@ -143,7 +143,10 @@ def test_marks_are_registered(project: Project) -> None:
     assert project.run("--strict-markers").ret == 0
     result = project.pytester.runpytest_inprocess("--markers")
     result.stdout.fnmatch_lines(
-        ["@pytest.mark.criterion(which): *", "@pytest.mark.subject(name, learned, thresholds, access): *"]
+        [
+            "@pytest.mark.criterion(which): *",
+            "@pytest.mark.subject(name, learned, thresholds, access, out_of_scope, scope): *",
+        ]
     )
 
 
