@@ -20,6 +20,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from acceptance.processes import ServerProcess
 from benchmarks.peers import package_versions, running
 from harness.files import write_text_atomically
 from harness.provenance import collect
@@ -27,7 +28,6 @@ from pipeline.environment import apply_environment
 from pipeline.run_folder import RunFolder
 from tests.engine_environments import engine_folder, llama_command, vllm_command
 from tests.pinned_environment import CONVERTERS, site_folder
-from tests.support import ServerProcess
 
 apply_environment()  # before torch is imported
 

@@ -181,12 +181,12 @@ def keep_an_old_replica() -> None:
 
     def broken(load_local: Any) -> Any:
         def load(run: Any, engine: Any, **options: Any) -> Any:
-            from pipeline.engines.selection import default_engine, open_local
+            from pipeline.engines.selection import DEFAULT_ENGINE, open_local
             from pipeline.model.loading import load_untrained
 
             new, info = load_local(run, engine, **options)
             base = load_untrained(run, device=options["device"], base_model=options["base_model"])
-            name, bound = engine or default_engine(), options["max_in_flight"]
+            name, bound = engine or DEFAULT_ENGINE, options["max_in_flight"]
             return _Replicas(new, open_local(name, base.model, base.tokenizer, max_in_flight=bound)), info
 
         return load
