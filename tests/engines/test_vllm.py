@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -43,12 +44,37 @@ def url(runs: dict[str, RunFolder], tmp_path_factory: pytest.TempPathFactory) ->
         yield address
 
 
-def scores(url: str, model: str, tokenizer: Any, answers: Sequence[Answer]) -> list[list[float]]:
-    return [token_nll(url, model, styled_prompt_ids(tokenizer, *answer[:2]), list(answer[2])) for answer in answers]
+@dataclass(frozen=True)
+class Expected:
+    """A run's own answers, and how likely they are to it and to its base without the adapter."""
+
+    tokenizer: Any
+    answers: list[Answer]
+    trained: list[list[float]]
+    untrained: list[list[float]]
+
+    def prove(self, url: str, model: str) -> Proof:
+        found = [token_nll(url, model, self.tokenizer, *answer) for answer in self.answers]
+        return compare(self.trained, found, self.untrained, SAME_VALUES)
 
 
-def token_nll(url: str, model: str, prompt: list[int], answer: list[int]) -> list[float]:
-    body = {"model": model, "prompt": prompt + answer, "max_tokens": 1, "prompt_logprobs": 0}
+@pytest.fixture(scope="module")
+def expected(runs: dict[str, RunFolder]) -> dict[str, Expected]:
+    return {name: expect(run) for name, run in runs.items()}
+
+
+def expect(run: RunFolder) -> Expected:
+    trained, untrained = load_trained(run), load_untrained(run)
+    answers, tokenizer = own_answers(trained), trained.tokenizer
+    scores = [score_with(model.model)(tokenizer, answers) for model in (trained, untrained)]
+    return Expected(tokenizer, answers, *scores)
+
+
+def token_nll(
+    url: str, model: str, tokenizer: Any, question: str, style: Style, answer: tuple[int, ...]
+) -> list[float]:
+    prompt = styled_prompt_ids(tokenizer, question, style)
+    body = {"model": model, "prompt": [*prompt, *answer], "max_tokens": 1, "prompt_logprobs": 0}
     replied = requests.post(f"{url}/v1/completions", json=body, timeout=ANSWER_LIMIT_S)
     assert replied.status_code == 200, replied.text
     (choice,) = replied.json()["choices"]
@@ -56,22 +82,14 @@ def token_nll(url: str, model: str, prompt: list[int], answer: list[int]) -> lis
     return [-alternatives[str(token)]["logprob"] for token, alternatives in zip(answer, found, strict=True)]
 
 
-def prove(url: str, model: str, run: RunFolder) -> Proof:
-    trained, untrained = load_trained(run), load_untrained(run)
-    answers = own_answers(trained)
-    expected = score_with(trained.model)(trained.tokenizer, answers)
-    lost = score_with(untrained.model)(trained.tokenizer, answers)
-    return compare(expected, scores(url, model, trained.tokenizer, answers), lost, SAME_VALUES)
-
-
-def test_two_adapters_at_once_are_each_their_own_trained_model(url: str, runs: dict[str, RunFolder]) -> None:
-    with ThreadPoolExecutor(len(runs)) as pool:
-        proofs = dict(zip(runs, pool.map(lambda name: prove(url, name, runs[name]), runs), strict=True))
+def test_two_adapters_at_once_are_each_their_own_trained_model(url: str, expected: dict[str, Expected]) -> None:
+    with ThreadPoolExecutor(len(expected)) as pool:
+        proofs = dict(zip(expected, pool.map(lambda name: expected[name].prove(url, name), expected), strict=True))
     assert {name: proof.violations for name, proof in proofs.items()} == {"first": [], "second": []}
 
 
-def test_the_others_adapter_is_noticed(url: str, runs: dict[str, RunFolder]) -> None:
-    assert not prove(url, "second", runs["first"]).holds
+def test_the_others_adapter_is_noticed(url: str, expected: dict[str, Expected]) -> None:
+    assert not expected["first"].prove(url, "second").holds
 
 
 @pytest.mark.parametrize("style", Style)
