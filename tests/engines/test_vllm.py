@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,14 @@ from pipeline.config import Style
 from pipeline.engines.interface import AnswerRequest
 from pipeline.engines.remote import RemoteEngine
 from pipeline.generation.generate import styled_prompt_ids
+from pipeline.model.base_models import base_model_folder
 from pipeline.model.loading import load_trained, load_untrained
+from pipeline.model.tokenizer import load_tokenizer
 from pipeline.release.export import export
 from pipeline.release.proof import SAME_VALUES, Answer, Proof, compare, own_answers, score_with
 from pipeline.run_folder import RunFolder
 from tests.engine_environments import engine_folder, vllm_command
+from tests.support import TINY
 
 START_LIMIT_S, ANSWER_LIMIT_S = 900, 300
 
@@ -82,23 +84,25 @@ def token_nll(
     return [-alternatives[str(token)]["logprob"] for token, alternatives in zip(answer, found, strict=True)]
 
 
-def test_two_adapters_at_once_are_each_their_own_trained_model(url: str, expected: dict[str, Expected]) -> None:
-    with ThreadPoolExecutor(len(expected)) as pool:
-        proofs = dict(zip(expected, pool.map(lambda name: expected[name].prove(url, name), expected), strict=True))
-    assert {name: proof.violations for name, proof in proofs.items()} == {"first": [], "second": []}
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_each_of_two_adapters_is_its_own_trained_model(url: str, expected: dict[str, Expected], name: str) -> None:
+    """One request after another: prompt_logprobs of several ends vLLM 0.32 on a CPU where adapters are loaded."""
+    assert expected[name].prove(url, name).violations == []
 
 
 def test_the_others_adapter_is_noticed(url: str, expected: dict[str, Expected]) -> None:
     assert not expected["first"].prove(url, "second").holds
 
 
-@pytest.mark.parametrize("style", Style)
-def test_the_remote_engine_takes_its_answers_from_vllm(url: str, style: Style, tiny_tokenizer: Any) -> None:
-    engine = RemoteEngine(f"{url}/v1", "first", tiny_tokenizer)
+def test_remote_engines_take_answers_of_both_adapters_at_once(url: str, runs: dict[str, RunFolder]) -> None:
+    tokenizer = load_tokenizer(base_model_folder(TINY), TINY)
+    engines = [RemoteEngine(f"{url}/v1", name, tokenizer) for name in runs]
     try:
-        request = AnswerRequest("What is rate limiting?", style, ANSWER_LIMIT_S)
-        generation = engine.submit(request).result()
+        request = [AnswerRequest("What is rate limiting?", style, ANSWER_LIMIT_S) for style in Style]
+        tickets = [engine.submit(one) for engine in engines for one in request]
+        answers = [ticket.result() for ticket in tickets]
     finally:
-        engine.close()
-    assert generation.text
-    assert generation.finish_reason in ("eos", "length")
+        for engine in engines:
+            engine.close()
+    assert all(answer.text for answer in answers)
+    assert {answer.finish_reason for answer in answers} <= {"eos", "length"}
