@@ -38,9 +38,11 @@ test-golden:
 
 # Exports in the engines that users choose, each in an environment of its own that lies in the cache, once for every clone:
 # vLLM (3 GiB), llama.cpp (compiled for minutes).
-test-vllm test-llama: test-%: $(READY)
-	$(SUITE_THREADS) $(BIN)/python -m tests.engine_environments $* -m pytest -n 0 -m engine $(PYTEST_OPTIONS) \
-		$(wildcard tests/engines/test_$**.py)
+WITH_ENGINE = $(SUITE_THREADS) $(BIN)/python -m tests.engine_environments $(1) -m pytest -n 0 -m engine $(PYTEST_OPTIONS)
+test-vllm: $(READY)
+	$(call WITH_ENGINE,vllm) tests/engines/test_vllm.py
+test-llama: $(READY)
+	$(call WITH_ENGINE,llama) tests/engines/test_llama_cpp.py
 
 # Each exported form behind its real engine, judged by its endpoint: an hour on two cores; RUN names a trained run.
 exports: $(READY)

@@ -27,6 +27,12 @@ from pipeline.files import building_folder, cache_folder, sha256_of_text, write_
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints" / "golden.txt"
 ENVIRONMENT = ROOT / ".venv-golden"
+OPTIONAL_VARIABLES = {
+    "golden": "VERBOSITY_GOLDEN_OPTIONAL",
+    "vllm": "VERBOSITY_VLLM_OPTIONAL",
+    "llama": "VERBOSITY_LLAMA_OPTIONAL",
+}
+"""Set to 1 it lets a machine without room for these constraints go on: exit status 0, nothing run."""
 CONVERTERS = "llama.cpp"
 """Folder of llama.cpp's converters in its environment."""
 NEEDED_GIB = {"golden": 10.0, "vllm": 5.0, "llama": 1.0}
@@ -41,11 +47,6 @@ kernels for Intel's AMX end the process on the first prompt of an 8-bit model.""
 
 class NotEnoughDiskError(PipelineError):
     """An environment does not fit on the disk."""
-
-
-def optional_variable(constraints: Path) -> str:
-    """Set to 1 it lets a machine without room for an environment go on: exit status 0, nothing run."""
-    return f"VERBOSITY_{constraints.stem.upper()}_OPTIONAL"
 
 
 def packages_folder(constraints: Path, python: str) -> Path:
@@ -102,7 +103,7 @@ def _require_room(folder: Path, constraints: Path) -> None:
         raise NotEnoughDiskError(
             f"{folder}: {free_gib:.1f} GiB free, and building {constraints.name} takes {needed_gib:g}; make room, "
             "delete environments of other constraints there, choose another disk with VERBOSITY_CACHE, or set "
-            f"{optional_variable(constraints)}=1 to go on without them."
+            f"{OPTIONAL_VARIABLES[constraints.stem]}=1 to go on without them."
         )
 
 
@@ -131,7 +132,7 @@ def _pip(environment: Path, *arguments: str, action: str = "install") -> None:
 def not_run(where: str, constraints: Path, error: NotEnoughDiskError) -> int:
     """Say that nothing ran, and return the exit status: 0 only where that was allowed."""
     print(f"NOT RUN {where}: {error}", file=sys.stderr)
-    return 0 if os.environ.get(optional_variable(constraints)) == "1" else error.exit_status
+    return 0 if os.environ.get(OPTIONAL_VARIABLES[constraints.stem]) == "1" else error.exit_status
 
 
 def run(arguments: Sequence[str]) -> int:

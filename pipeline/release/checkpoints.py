@@ -121,8 +121,8 @@ def _as_llama(config: Any) -> Any:
     """
     if config.model_type != "mistral" or config.sliding_window is not None:
         return config
-    known = LlamaConfig().to_dict().keys() - {"model_type", "architectures"}
-    return LlamaConfig(**{name: value for name, value in config.to_dict().items() if name in known})
+    own = {"model_type", "architectures", "sliding_window"}
+    return LlamaConfig(**{name: value for name, value in config.to_dict().items() if name not in own})
 
 
 def _save_plain(model: Any, tokenizer: Any, config: Any, folder: Path, dtype: torch.dtype) -> None:

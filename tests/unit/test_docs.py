@@ -114,6 +114,7 @@ def test_options_and_variables_exist() -> None:
     named = set(re.findall(r"(?<![\w|-])(--[a-z][a-z-]*[a-z]|VERBOSITY_[A-Z_]+)", text))
     foreign = {"--help", "--junitxml", "--snapshot-update", "--dist"}  # of argparse, pytest, syrupy and pytest-xdist
     foreign |= {"--served-model-name", "--max-model-len", "--api-key"}  # of vLLM
+    foreign |= {"--enable-lora", "--lora-modules", "--interrupt", "--no-deps", "--no-binary"}  # vLLM, llama.cpp, pip
     foreign |= {"--config", "--num", "--nproc-per-node", "--host"}  # of accelerate, torchrun and locust
     assert named - known <= foreign
     assert KEY_VARIABLE in named

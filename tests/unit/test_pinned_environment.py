@@ -15,7 +15,7 @@ import pytest
 from tests import engine_environments
 from tests import pinned_environment as golden_environment
 from tests.engine_environments import ENGINES
-from tests.pinned_environment import CONVERTERS, build_packages, optional_variable, packages_folder, prepare, run
+from tests.pinned_environment import CONVERTERS, OPTIONAL_VARIABLES, build_packages, packages_folder, prepare, run
 
 FREE = 11 * 1024**3
 
@@ -62,8 +62,8 @@ def machine(tmp_path: Path, constraints: Path, monkeypatch: pytest.MonkeyPatch) 
         create(folder, **{**options, "with_pip": False})
 
     monkeypatch.setenv("VERBOSITY_CACHE", str(tmp_path / "cache"))
-    for environment in ("golden", *ENGINES):
-        monkeypatch.delenv(f"VERBOSITY_{environment.upper()}_OPTIONAL", raising=False)
+    for variable in OPTIONAL_VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(golden_environment, "_pip", machine.pip)
     monkeypatch.setattr(venv, "create", without_pip)
     monkeypatch.setattr(golden_environment, "CONSTRAINTS", constraints)
@@ -128,7 +128,7 @@ def test_without_room_nothing_runs_and_nothing_is_green(
 ) -> None:
     disk(monkeypatch, 9 * 1024**3)
     if allowed is not None:
-        monkeypatch.setenv(optional_variable(golden_environment.CONSTRAINTS), allowed)
+        monkeypatch.setenv(OPTIONAL_VARIABLES["golden"], allowed)
     assert run(["-c", "print('ran')"]) == status
     printed = capfd.readouterr()
     assert "NOT RUN on the golden pins" in printed.err
