@@ -6,8 +6,10 @@ the host waits for nothing but the tokens; a CPU simply calls it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from mmap import mmap
 from typing import Any
 
 import torch
@@ -61,11 +63,8 @@ class Decoder:
         )
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._cache = torch.zeros(
-            (config.num_hidden_layers, 2, slots + 1, self.slot_tokens, heads, head_size),
-            dtype=model.dtype,
-            device=self._device,
-        )
+        shape = (config.num_hidden_layers, 2, slots + 1, self.slot_tokens, heads, head_size)
+        self._cache = _zeros(shape, model.dtype, self._device)
         is_fused = config.model_type in FUSED
         self._layers: Layers = FusedLayers(model, self._cache, form) if is_fused else ModelLayers(model, self._cache)
         self.weights = self._layers.weights
@@ -200,6 +199,13 @@ class Decoder:
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             work()
         return graph
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # torch writes its zeros, and numpy asks for huge pages; the system's own take memory page by page as they are used.
+    return torch.frombuffer(mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
 
 
 def _arrived(tokens: Tensor, arrived: torch.cuda.Event) -> list[int]:
