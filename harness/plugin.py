@@ -5,7 +5,6 @@ Installing the project loads it, like any pytest plugin; it changes nothing for 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from harness.criteria_set import NO_CRITERIA, CriteriaSet
 from harness.recorder import Recorder
 from harness.session import AcceptanceSession
 from harness.snapshots.plugin import RECORDING_ORIGIN, RESULTS_FOLDER, SNAPSHOT_STATES, results_folder
-from harness.subject import Subject
+from harness.subject import marked_subject
 from harness.trial import Trial
 from harness.verdict import Decision, Outcome
 
@@ -134,7 +133,7 @@ def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial | None:
             "pytest.mark.subject(name=..., learned=..., thresholds={...})"
         )
     try:
-        criterion, subject = _criterion(acceptance.criteria, marks[0].args[0]), _subject(mark)
+        criterion, subject = _criterion(acceptance.criteria, marks[0].args[0]), marked_subject(mark.args, mark.kwargs)
         if criterion.id in subject.out_of_scope:
             acceptance.criteria.check(subject)
             return None
@@ -149,18 +148,6 @@ def _criterion(criteria: CriteriaSet, which: object) -> Criterion:
     if not isinstance(which, str) or which not in criteria:
         raise ValueError(f"no criterion {which!r} in the set {criteria.name}; known: {', '.join(criteria)}")
     return criteria[which]
-
-
-def _subject(mark: pytest.Mark) -> Subject:
-    # A truthy string would pass for learned weights, so the types are checked.
-    name, learned = mark.kwargs.get("name"), mark.kwargs.get("learned")
-    unknown = mark.kwargs.keys() - {each.name for each in dataclasses.fields(Subject)}
-    if mark.args or unknown or not isinstance(name, str) or not isinstance(learned, bool):
-        raise ValueError(
-            "the subject mark takes name='...', learned=True or False, and optionally thresholds, access, out_of_scope"
-            " and scope"
-        )
-    return Subject(**mark.kwargs)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
