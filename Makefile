@@ -6,9 +6,9 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo docs report-picture test test-all test-durations test-golden test-page abuse lint sabotage data-check curve \
-	bench in-turn versions serving-load serving-peers \
-	overload engine-agreement large-data gpu-acceptance gpu-peers clean
+.PHONY: demo docs report-picture test test-all test-durations test-golden test-vllm test-llama test-page abuse lint sabotage \
+	calibration data-check curve bench bench-demo in-turn versions serving-load serving-peers \
+	overload engine-agreement exports large-data gpu-acceptance gpu-peers clean
 
 demo: $(READY)
 	$(BIN)/verbosity demo
@@ -20,7 +20,7 @@ PYTEST_OPTIONS ?=
 SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 SUITE_THREADS := OMP_NUM_THREADS=1
 # All but the acceptance runs, with what is marked slow.
-EVERYTHING := -m 'not gpu and not embedded'
+EVERYTHING := -m 'not gpu and not embedded and not engine'
 
 test: $(READY) lint
 	$(SUITE_THREADS) $(BIN)/python $(SUITE)
@@ -35,6 +35,19 @@ ON_VERSIONS := $(addprefix tests/smoke/,test_distributed.py test_gate.py test_ki
 	$(addprefix tests/unit/pipeline/,test_compat.py engines generation model planning release training)
 test-golden:
 	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(EVERYTHING) $(ON_VERSIONS)
+
+# Exports in the engines that users choose, each in an environment of its own that lies in the cache, once for every clone:
+# vLLM (3 GiB), llama.cpp (compiled for minutes).
+test-vllm test-llama: test-%: $(READY)
+	$(SUITE_THREADS) $(BIN)/python -m tests.engine_environments $* -m pytest -n 0 -m engine $(PYTEST_OPTIONS) \
+		$(wildcard tests/engines/test_$**.py)
+
+# Each exported form behind its real engine, judged by its endpoint: an hour on two cores; RUN names a trained run.
+exports: $(READY)
+	$(BIN)/python -m tests.engine_environments vllm -m benchmarks.exports --run $(RUN) --forms merged adapter \
+		--output results/smollm2-135m/exports
+	$(BIN)/python -m tests.engine_environments llama -m benchmarks.exports --run $(RUN) --forms gguf-f16 gguf-q8_0 \
+		gguf-q4_k_m gguf-adapter --output results/smollm2-135m/exports
 
 # How long the test commands take and which lines they run: results/tests/durations.json.
 test-durations: $(READY)
@@ -62,6 +75,10 @@ JOBS ?= 1
 sabotage: $(READY)
 	$(BIN)/python -m sabotage.matrix --jobs $(JOBS)
 
+# A minute: how often the statistical criteria are wrong, from committed answers; no model is loaded.
+calibration: $(READY)
+	$(BIN)/python -m sabotage.calibration
+
 # The figures of the datasheet; exit status 1 if the shipped data has a weakness.
 data-check: $(READY)
 	$(BIN)/verbosity data check --output results/data
@@ -77,6 +94,10 @@ bench: $(READY)
 		--benchmark-json=bench-results.json
 	$(BIN)/python -m benchmarks.training_report bench-results.json results/smollm2-135m/bench
 	$(BIN)/python -m benchmarks.training_profile results/smollm2-135m/bench
+
+# Ten minutes on two cores: the demo again, in a folder of its own, with the time of each stage.
+bench-demo: $(READY)
+	$(BIN)/python -m benchmarks.bench_demo --output results/smollm2-135m/demo
 
 # An hour on two cores: golden, then lean, on all shipped examples but the last 64, which are scored.
 in-turn: $(READY)

@@ -10,8 +10,9 @@ from pathlib import Path
 from acceptance.protocols import PROTOCOLS
 from harness.commands import Command
 from pipeline.commands import base_arguments
-from pipeline.config import TARGETS, get_target
+from pipeline.config import TARGETS
 from pipeline.run_folder import RunFolder
+from pipeline.targets import recorded_target
 
 _SETTINGS = Path(__file__).with_name("gate.ini")
 
@@ -26,7 +27,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--styles", type=Path, metavar="FILE", help="TOML table of how each style is asked for, with --protocol openai"
     )
     parser.add_argument(
-        "--target", choices=tuple(TARGETS), help="target whose tokenizer recounts an endpoint's answers"
+        "--target",
+        metavar="NAME|FILE.toml",
+        help=f"target whose tokenizer recounts an endpoint's answers: {', '.join(TARGETS)}, or a file of your own",
     )
     parser.add_argument(
         "--output",
@@ -44,8 +47,9 @@ def _run(arguments: argparse.Namespace) -> int:
     options = [f"--acceptance-dir={arguments.output.resolve()}"]
     target, marker = arguments.target, "deployment"
     if arguments.run is not None:
-        target = RunFolder(arguments.run).read_record()["target"]
-        device = arguments.device or get_target(target).device
+        run = RunFolder(arguments.run)
+        target = None  # the run names it
+        device = arguments.device or recorded_target(run.read_record(), run.record_file).device
         marker = "gpu" if device == "cuda" else "embedded"
         options.append(f"--run-dir={arguments.run.resolve()}")
     for name in ("endpoint", "protocol", "model", "device"):

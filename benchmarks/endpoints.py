@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.peers import installed_versions, running
+from benchmarks.peers import package_versions, running
 from harness.files import write_text_atomically
 from harness.report.document import portable_arguments
 from harness.verdict import EXIT_CODES, Decision
@@ -58,7 +58,7 @@ def main() -> None:
             decision = judge(url, given.model, given.option, given.output)
     server = {
         "command": portable_arguments(given.command, ROOT),
-        "packages": installed_versions(Path(given.command[0]), *given.packages),
+        "packages": package_versions(Path(given.command[0]), *given.packages),
         "decision": str(decision),
     }
     write_text_atomically(given.output / "server.json", json.dumps(server, indent=1) + "\n")

@@ -59,10 +59,12 @@ def train_and_score(variant: str, seed: int, examples: int, device: str, folder:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each preset: the loss of each seed, their mean and spread (maximum - minimum), in nats per token."""
+    """One row for each preset that was run: loss of each seed, mean, spread (maximum - minimum), in nats per token."""
     rows = []
     for variant in PRESET_NAMES:
         of_seed = {run["seed"]: run["held_out_nats_per_token"] for run in runs if run["variant"] == variant}
+        if not of_seed:
+            continue
         losses = [of_seed[seed] for seed in sorted(of_seed)]
         rows.append(
             {
@@ -108,7 +110,7 @@ def in_turn(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The losses as a table with their comparison; for one run of each preset the table of ``in_turn``."""
+    """The losses as a table, of both presets with their comparison; for one run of each the table of ``in_turn``."""
     if len(document["runs"]) == len(PRESET_NAMES):
         return in_turn(document["runs"])
     cells = [
@@ -123,7 +125,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     ]
     headers = ("preset", "seeds", "held-out loss of each", "mean", "spread")
     table = tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True)
-    return f"{table}\n\n{document['verdict']}\n"
+    return "\n\n".join(filter(None, (table, document["verdict"]))) + "\n"
 
 
 def report(folders: Sequence[Path], output: Path) -> dict[str, Any]:
@@ -138,7 +140,8 @@ def report(folders: Sequence[Path], output: Path) -> dict[str, Any]:
             "the runs were not trained on the same number of examples of the same data; name runs that were."
         )
     rows = summarise(runs)
-    document = {"command": "python -m benchmarks.held_out", "runs": runs, "rows": rows, "verdict": compare_means(rows)}
+    verdict = compare_means(rows) if len(rows) == len(PRESET_NAMES) else ""
+    document = {"command": "python -m benchmarks.held_out", "runs": runs, "rows": rows, "verdict": verdict}
     write_text_atomically(output / "held_out.json", json.dumps(document, indent=1) + "\n")
     write_text_atomically(output / "held_out.md", to_markdown(document))
     return document

@@ -101,7 +101,7 @@ def transformers_serve(python: Path, exported: Path, dtype: str, *, samples: boo
 
     return Server(
         name=f"{TRANSFORMERS}, sampling" if samples else TRANSFORMERS,
-        versions=installed_versions(python, "transformers", "torch"),
+        versions=package_versions(python, "transformers", "torch"),
         weights=f"tuned, exported, {dtype}",
         remark=remark,
         open=partial(running, command, ready="/health"),
@@ -117,7 +117,7 @@ def llama_cpp(python: Path) -> Server:
     command += ["--n_threads", str(os.cpu_count()), "--logits_all", "false"]
     return Server(
         name=LLAMA_CPP,
-        versions=installed_versions(python, "llama-cpp-python"),
+        versions=package_versions(python, "llama-cpp-python"),
         weights=f"not tuned, {weights.name}",
         remark="answers one request at a time; adds top_k 40, min_p 0.05 and a repeat penalty of 1.1 unasked; not being"
         " tuned it writes longer answers, so compare its tokens/s",
@@ -227,7 +227,7 @@ def _as_openai(model: str, content: str, style: Style) -> dict[str, Any]:
     return {"model": model, "messages": _messages(content), **given}
 
 
-def installed_versions(python: Path, *packages: str) -> dict[str, str]:
+def package_versions(python: Path, *packages: str) -> dict[str, str]:
     """Versions of packages in another interpreter."""
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     asked = subprocess.run([str(python), "-c", code, *packages], check=True, stdout=subprocess.PIPE, text=True)

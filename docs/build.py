@@ -24,11 +24,11 @@ from benchmarks import (
     training_report,
     versions,
 )
-from benchmarks.gpu import planned, summary
+from benchmarks.gpu import peer_report, planned, summary
 from docs.blocks import BLOCKS
 from docs.blocks.results import MODEL, RESULTS, SHAPE
 from harness.files import write_text_atomically
-from sabotage import picture
+from sabotage import calibration_table, picture
 
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"(<!-- ([\w-]+): begin -->\n).*?(<!-- \2: end -->)", flags=re.DOTALL)
@@ -42,13 +42,16 @@ DRAWN: Mapping[str, Callable[[Any], str]] = {
     f"{MODEL}/bench/profile.md": training_profile.to_markdown,
     f"{MODEL}/in-turn/held_out.md": held_out.to_markdown,
     f"{MODEL}/held-out/held_out.md": held_out.to_markdown,
+    f"{MODEL}/gpu/held-out/held_out.md": held_out.to_markdown,
     f"{MODEL}/serving/overload.md": overload.to_markdown,
     f"{MODEL}/serving/peers.md": serving_peers.to_markdown,
+    "sabotage/calibration.md": calibration_table.to_markdown,
     "sabotage/matrix.md": picture.to_markdown,
     "sabotage/matrix.svg": picture.draw,
     **{f"{folder}/serving.md": serving_load.to_markdown for folder in (f"{MODEL}/gpu", f"{MODEL}/serving")},
     **{f"{folder}/serving.svg": serving_load.draw for folder in (f"{MODEL}/gpu", f"{MODEL}/serving")},
     f"{SHAPE}/planned/plan.md": planned.to_markdown,
+    f"{SHAPE}/gpu/training.md": peer_report.to_markdown,
     f"{SHAPE}/serving/serving.md": serving_load.to_markdown,
     f"{SHAPE}/serving/serving.svg": serving_load.draw,
     **{

@@ -13,7 +13,6 @@ import pytest
 
 from harness import provenance
 from harness.arguments import FolderOption, collected_whole_folder
-from harness.criteria import Criterion
 from harness.criteria_set import NO_CRITERIA, CriteriaSet
 from harness.recorder import Recorder
 from harness.session import AcceptanceSession
@@ -75,7 +74,10 @@ def _session(config: pytest.Config) -> AcceptanceSession:
         criteria = config.hook.pytest_acceptance_criteria(config=config)
         if not isinstance(criteria, CriteriaSet):
             raise pytest.UsageError(NO_CRITERIA)
-        config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+        try:
+            config.stash[_SESSION] = AcceptanceSession(results_folder(config), criteria)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
     return config.stash[_SESSION]
 
 
@@ -94,20 +96,17 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _register(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    files, out_of_scope = [], []
-    for item in items:
+    files = []
+    for item in list(items):
         if any(item.iter_markers("criterion")):
             if not __debug__:
                 raise pytest.UsageError("python -O removes assertions, which criteria rely on; run it without -O")
             files.append(item.path)
-            trial = _trial(_session(config), item)
-            if trial is None:
-                out_of_scope.append(item)
-            else:
+            if trial := _trial(_session(config), item):
                 item.stash[_TRIAL] = trial
-    if out_of_scope:
-        items[:] = [item for item in items if item not in out_of_scope]
-        config.hook.pytest_deselected(items=out_of_scope)
+            else:
+                items.remove(item)
+                config.hook.pytest_deselected(items=[item])
     # Unreadable files and --lf leave tests out: the run cannot pass, and its own message is the better one.
     partial = session.testsfailed or config.getoption("lf", False)
     if files and not partial and collected_whole_folder(config, files):
@@ -133,21 +132,13 @@ def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial | None:
             "pytest.mark.subject(name=..., learned=..., thresholds={...})"
         )
     try:
-        criterion, subject = _criterion(acceptance.criteria, marks[0].args[0]), marked_subject(mark.args, mark.kwargs)
+        criterion, subject = acceptance.criteria.marked(marks[0].args[0]), marked_subject(mark.args, mark.kwargs)
         if criterion.id in subject.out_of_scope:
             acceptance.criteria.check(subject)
             return None
         return acceptance.add(item.nodeid, criterion, subject)
     except ValueError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
-
-
-def _criterion(criteria: CriteriaSet, which: object) -> Criterion:
-    if isinstance(which, Criterion):
-        return which
-    if not isinstance(which, str) or which not in criteria:
-        raise ValueError(f"no criterion {which!r} in the set {criteria.name}; known: {', '.join(criteria)}")
-    return criteria[which]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -199,6 +190,16 @@ def pytest_runtest_makereport(
     report.user_properties = list(item.user_properties)
     trial.properties = described
     return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Say the criterion's outcome as soon as its test has run, in place of the test's own."""
+    described = dict(report.user_properties) if report.when == "call" else {}
+    if "criterion" not in described or hasattr(report, "wasxfail"):
+        return None
+    word = f"{described['outcome']} {described['criterion']}"
+    letter = {"passed": ".", "failed": "F"}.get(report.outcome, "s")
+    return report.outcome, letter, word + (f" ({described['reason']})" if described["reason"] else "")
 
 
 def _detail(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:

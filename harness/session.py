@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.attestation import attest, signer_from_environment
 from harness.criteria import Criterion
 from harness.criteria_set import CriteriaSet
 from harness.files import write_text_atomically
@@ -28,9 +29,14 @@ class AcceptanceSession:
     """All trials of one run, from collection to the written report."""
 
     def __init__(self, folder: Path, criteria: CriteriaSet) -> None:
-        """Start a session that judges by ``criteria`` and writes into ``folder``."""
+        """Start a session that judges by ``criteria`` and writes into ``folder``.
+
+        Raises:
+            ValueError: The signing key that the environment names cannot be used.
+        """
         self.folder = folder
         self.criteria = criteria
+        self._signer = signer_from_environment()  # here, so that a bad key does not cost a long run its attestation
         self.trials: list[Trial] = []
         self.snapshots: list[dict[str, object]] = []
         self.identities: dict[str, dict[str, object]] = {}
@@ -215,7 +221,8 @@ class AcceptanceSession:
         for subject in subjects:
             name = "verdict.json" if len(subjects) == 1 else f"verdict-{subject['name']}.json"
             sealed = seal(subject, self.document or {}, key)
-            write_text_atomically(self.folder / name, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
+            text = json.dumps(sealed, indent=2, allow_nan=False) + "\n"
+            attest(write_text_atomically(self.folder / name, text), self._signer)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipeline.commands import (
     train,
     verify,
 )
-from pipeline.console import ClosedPipeError, OutputLostError, reliable_output, system_problem
+from pipeline.console import ClosedPipeError, OutputLostError, quiet_libraries, reliable_output, system_problem
 from pipeline.environment import apply_environment
 from pipeline.errors import PipelineError
 
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop the command; it is reported at the end.
     """
     apply_environment()
+    quiet_libraries()
     status = 0
     try:
         with reliable_output():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import inspect
 from typing import Any, Literal
 
 import accelerate
@@ -12,8 +11,6 @@ import bitsandbytes
 import torch
 import transformers
 from packaging.version import Version
-
-from pipeline.errors import PipelineError
 
 TRANSFORMERS_5 = Version(transformers.__version__) >= Version("5.0")
 SHARDS_FOUR_BIT = Version(accelerate.__version__) >= Version("1.15")
@@ -69,28 +66,3 @@ def load_to_numbered_cpus() -> None:
 
     if not TRANSFORMERS_5:
         torch.serialization.register_package(1000, lambda storage: None, load)
-
-
-def batches_continuously() -> bool:
-    """Whether transformers has a continuous batching that can be guarded against its limits.
-
-    Before 5 the interface differed and had no guards; early releases of 5 (5.17) fix a cache's page size.
-    """
-    if not TRANSFORMERS_5:
-        return False
-    from transformers.generation.configuration_utils import ContinuousBatchingConfig
-
-    return "page_size" in inspect.signature(ContinuousBatchingConfig).parameters
-
-
-def require_continuous_batching() -> None:
-    """Check that the installed transformers batches continuously.
-
-    Raises:
-        PipelineError: It does not.
-    """
-    if not batches_continuously():
-        raise PipelineError(
-            "continuous batching needs a transformers whose ContinuousBatchingConfig takes page_size (5.23 does), and"
-            f" {transformers.__version__} is installed; choose the engine serial."
-        )

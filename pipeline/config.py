@@ -108,7 +108,7 @@ class TrainingConfig:
     upcast_embeddings: bool = setting(True, unit="flag", source="what golden's k-bit preparation does")
     stratify_windows: bool = setting(False, unit="flag", source="project; both styles in every step, sorted by length")
     pad_to_multiple: int = setting(1, unit="tokens", source="project; fewer shapes, fewer compiled kernels")
-    padding_free: bool = setting(False, unit="flag", source="project; one process on CUDA: rows, no padding")
+    padding_free: bool = setting(False, unit="flag", source="project; in one process: rows, no padding")
     memory_limit_gib: float = setting(12.0, unit="GiB", source="golden; bounds rows and what is kept of them")
     max_sequence_tokens: int = setting(2048, unit="tokens", source="project; longer examples are refused")
     max_examples: int | None = setting(None, unit="examples", source="project; None trains on the whole file")

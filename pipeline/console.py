@@ -1,12 +1,14 @@
-"""Standard output and error that never fail a command, and errors of the system as one line."""
+"""Output that never fails a command, free of what other libraries remark, and errors of the system as one line."""
 
 from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
@@ -115,6 +117,14 @@ def reliable_output() -> Iterator[None]:
         raise ClosedPipeError("standard output was closed by its reader.")
     if output.error is not None:
         raise OutputLostError(f"standard output: {output.error.strerror}; make room or send it elsewhere.")
+
+
+def quiet_libraries() -> None:
+    """Keep from the terminal what other libraries say and no user can act on; before they are imported."""
+    # That a package which would fetch compiled kernels at run time is missing; the built-in ones are used.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # PEFT 0.21 asks transformers 5 for a property under its old name.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def system_problem(error: OSError) -> str | None:

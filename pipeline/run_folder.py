@@ -177,13 +177,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             return None
         record = self.read_record()
-        here = flat_fields(json.loads(json.dumps(identity)))
-        before = flat_fields({name: record[name] for name in identity if name in record})
-        if differing := sorted(name for name in here | before if here.get(name, _ABSENT) != before.get(name, _ABSENT)):
-            fields = (f"{name} {show_field(here, name)}, was {show_field(before, name)}" for name in differing)
-            raise PipelineError(
-                f"{self.path}: holds another run ({'; '.join(fields)}); choose another --output or delete it."
-            )
+        if fields := differences(identity, {name: record[name] for name in identity if name in record}):
+            raise PipelineError(f"{self.path}: holds another run ({fields}); choose another --output or delete it.")
         return record
 
     def update(self, **fields: Any) -> None:
@@ -224,6 +219,13 @@ def flat_fields(value: object, name: str = "") -> dict[str, object]:
         for inner, part in value.items()
         for field, leaf in flat_fields(part, f"{name}.{inner}" if name else inner).items()
     }
+
+
+def differences(here: object, before: object) -> str:
+    """The fields of nested objects that differ, each with its value now and before; empty where none does."""
+    now, then = flat_fields(json.loads(json.dumps(here))), flat_fields(before)  # tuples are lists in a record
+    names = sorted(name for name in now | then if now.get(name, _ABSENT) != then.get(name, _ABSENT))
+    return "; ".join(f"{name} {show_field(now, name)}, was {show_field(then, name)}" for name in names)
 
 
 def show_field(fields: Mapping[str, object], name: str) -> str:

@@ -35,16 +35,39 @@ def stall() -> None:
 
 def leave_adapter_out() -> None:
     def broken(apply_adapter: Any) -> Any:
-        def apply_nothing(base: Any, tokenizer: Any, folder: Any) -> Any:
-            model = apply_adapter(base, tokenizer, folder)
-            for name, tensor in model.named_parameters():
-                if "lora_B" in name:
-                    tensor.data.zero_()
-            return model
-
-        return apply_nothing
+        return lambda *arguments: without_adapter(apply_adapter(*arguments))
 
     replace("pipeline.model.adapter:apply_adapter", broken)
+
+
+def without_adapter(model: Any) -> Any:
+    for name, tensor in model.named_parameters():
+        if "lora_B" in name:
+            tensor.data.zero_()
+    return model
+
+
+def never_stop() -> None:
+    """Drop the stop token: answers go on to their cap."""
+
+    def without_eos(decoding: Any) -> Any:
+        def decode(*arguments: Any) -> Any:
+            limits = decoding(*arguments)
+            limits.eos_token_id = None
+            return limits
+
+        return decode
+
+    def uncut(finished: Any) -> Any:
+        def finish(answer: list[int], tokenizer: Any, config: Any, latency_s: float, style: Any) -> Any:
+            complete = finished([], tokenizer, config, latency_s, style)
+            text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+            return dataclasses.replace(complete, text=text, token_ids=tuple(answer), finish_reason="length")
+
+        return finish
+
+    replace("pipeline.generation.generate:decoding", without_eos)
+    replace("pipeline.generation.generate:finished", uncut)
 
 
 def _with_styles(change: Callable[[Style | None], Style | None]) -> None:
@@ -64,15 +87,24 @@ def ask_tersely() -> None:
 
 
 def force_length() -> None:
-    def broken(generate_batch: Any) -> Any:
+    def forced(config: Any, style: Style | None) -> Any:
+        return dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90) if style is Style.VERBOSE else config
+
+    def one(generate_batch: Any) -> Any:
         def forcing(model: Any, tokenizer: Any, requests: Any, config: Any, **keywords: Any) -> Any:
-            if all(style is Style.VERBOSE for _, style in requests):
-                config = dataclasses.replace(config, min_new_tokens=85, max_new_tokens=90)
-            return generate_batch(model, tokenizer, requests, config, **keywords)
+            return generate_batch(model, tokenizer, requests, forced(config, requests[0][1]), **keywords)
 
         return forcing
 
-    replace("pipeline.generation.generate:generate_batch", broken)
+    def many(generate_many: Any) -> Any:
+        def forcing(model: Any, tokenizer: Any, asked: Any, **keywords: Any) -> Any:
+            changed = [dataclasses.replace(each, limits=forced(each.limits, each.style)) for each in asked]
+            return generate_many(model, tokenizer, changed, **keywords)
+
+        return forcing
+
+    replace("pipeline.generation.generate:generate_batch", one)
+    replace("pipeline.generation.generate:generate_many", many)
 
 
 def _with_answers(change: Callable[[list[int], Any, Style | None], list[int]]) -> None:

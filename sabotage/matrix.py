@@ -1,7 +1,8 @@
 """``make sabotage``: every fault and twenty healthy runs through the complete gate, as a table of criterion by fault.
 
-Trials that finished in the work folder are not run again, so a killed run can be resumed. Trials in the committed
-matrix stay until they are run again.
+Trials that finished in the work folder are not run again, so a killed run can be resumed, unless a criterion is younger
+than they are. Trials in the committed matrix stay until they are run again; those that a younger criterion could change
+are named, and ``--stale`` runs them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.run_folder import RunFolder
-from sabotage.faults import FAULTS, Fault
-from sabotage.picture import summarise, write_matrix
+from sabotage.criteria import BOUNDS, as_judged, younger
+from sabotage.fault import Fault
+from sabotage.faults import FAULTS
+from sabotage.picture import name_of, summarise, write_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 HEALTHY_SEEDS = tuple(range(1000, 1020))
@@ -67,26 +70,34 @@ class Workshop:
         return run
 
     def accept(self, folder: Path, target: str, *options: str) -> dict[str, Any]:
-        """The acceptance's result document, produced unless it exists.
+        """The acceptance's result document, produced unless it exists and is of all criteria in force.
 
         Raises:
             RuntimeError: The gate left no document.
         """
         result = folder / RESULT
-        if not result.exists():
+        if not self.is_current(folder, target):
             marks = f"{'gpu' if self.device == 'cuda' else 'embedded'} and not snapshot"
             gate = ("pytest", "acceptance", "-q", "-p", "no:cacheprovider", "-m", marks, "--preset", "lean")
             where = ("--target", target, "--device", self.device, f"--acceptance-dir={folder}")
+            result.unlink(missing_ok=True)
             self.command(folder / "gate.log", *gate, *where, *options)
         if not result.exists():
             raise RuntimeError(f"the gate left no result: see {folder / 'gate.log'}")
         document: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return document
 
+    def is_current(self, folder: Path, target: str) -> bool:
+        """Whether a trial is finished, and no criterion is younger."""
+        result = folder / RESULT
+        if not result.exists():
+            return False
+        return not younger({"target": target, **_outcomes(json.loads(result.read_text(encoding="utf-8")))})
+
     def healthy(self, seed: int) -> dict[str, Any]:
         """One healthy run: trained with its own seed, served and judged."""
         folder = self.work / f"healthy-{seed}"
-        if not (folder / RESULT).exists():
+        if not self.is_current(folder, "smollm2-135m"):
             self.train(folder, "smollm2-135m", "--seed", str(seed))
         return {"seed": seed, **_outcomes(self.accept(folder, "smollm2-135m", f"--run-dir={folder / 'run'}"))}
 
@@ -96,7 +107,7 @@ class Workshop:
         options = ["-p", "sabotage.plugin", "--fault", fault.name, f"--basetemp={folder / 'tmp'}"]
         if not fault.trains:
             run = RunFolder(folder / "run")
-            if not (folder / RESULT).exists():
+            if not self.is_current(folder, fault.target):
                 shutil.rmtree(run.path, ignore_errors=True)
                 shutil.copytree(self.work / fault.target / "run", run.path)
                 if fault.damage:
@@ -112,6 +123,7 @@ def judged(fault: Fault, found: Mapping[str, Any]) -> dict[str, Any]:
         **found,
         "name": fault.name,
         "what": fault.what,
+        "seen": fault.seen,
         "target": fault.target,
         "catches": list(fault.catches),
         "may_follow": [id_ for id_ in fault.may_follow if id_ not in fault.catches],
@@ -120,36 +132,33 @@ def judged(fault: Fault, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def judged_bounds(documents: Iterable[Path], older: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """The limit of each criterion's measures in result documents; a target's own counts as the documented one.
-
-    Args:
-        documents: Result documents of trials.
-        older: The limits of the trials that are already in the matrix.
+def require_bounds_in_force(documents: Iterable[Path]) -> None:
+    """Refuse results that were judged by other bounds than those in force.
 
     Raises:
-        RuntimeError: Two trials were judged by different limits.
+        RuntimeError: A trial was judged by other limits.
     """
-    limits = {id_: dict(measures) for id_, measures in older.items()}
     for path in documents:
         (subject,) = json.loads(path.read_text(encoding="utf-8"))["subjects"]
         for criterion in subject["criteria"]:
-            known = limits.setdefault(criterion["id"], {})
             for bound in criterion["bounds"]:  # without learned weights some are left out
                 limit = bound["documented_limit"] or bound["limit"]
-                if known.setdefault(bound["measure"], limit) != limit:
+                if BOUNDS.get(criterion["id"], {}).get(bound["measure"]) != limit:
                     raise RuntimeError(
-                        f"{path}: other bounds of {criterion['id']}; delete the older trial, here or in the matrix"
+                        f"{path}: other bounds of {criterion['id']} than those in force; delete the trial"
                     )
-    return limits
 
 
 def with_older(
     older: Mapping[str, Any], faults: Sequence[Mapping[str, Any]], repeats: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The new trials and those of an older matrix that were not run again, in the order of faults and of seeds."""
-    trials = {trial["name"]: trial for trial in [*older.get("faults", ()), *faults]}
-    runs = {run["seed"]: run for run in [*older.get("healthy", ()), *repeats]}
+    """The new trials and those of an older matrix that were not run again, in the order of faults and of seeds.
+
+    Of the older ones, outcomes by other bounds than those in force are left out.
+    """
+    before = {kind: [as_judged(of, older["bounds"]) for of in older.get(kind, ())] for kind in ("faults", "healthy")}
+    trials = {trial["name"]: trial for trial in [*before["faults"], *faults]}
+    runs = {run["seed"]: run for run in [*before["healthy"], *repeats]}
     return (
         [judged(fault, trials[name]) for name, fault in FAULTS.items() if name in trials],
         [runs[seed] for seed in HEALTHY_SEEDS if seed in runs],
@@ -179,7 +188,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--healthy", type=int, default=len(HEALTHY_SEEDS), help="healthy repeats (default: %(default)s)"
     )
-    parser.add_argument("--finished", action="store_true", help="run nothing, add what is finished to the matrix")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--finished", action="store_true", help="run nothing, add what is finished to the matrix")
+    which.add_argument(
+        "--stale",
+        action="store_true",
+        help="only what was never run, or is older than a criterion that could change it",
+    )
     return parser.parse_args()
 
 
@@ -190,9 +205,16 @@ def main() -> int:
     workshop = Workshop(options.work.resolve(), options.device, threads)
     chosen = [FAULTS[name] for name in options.fault or FAULTS]
     seeds = HEALTHY_SEEDS[: options.healthy]
+    written = options.output / "matrix.json"
+    older = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
     if options.finished:
         chosen = [fault for fault in chosen if (workshop.work / fault.name / RESULT).exists()]
         seeds = tuple(seed for seed in seeds if (workshop.work / f"healthy-{seed}" / RESULT).exists())
+    if options.stale:
+        present = with_older(older, (), ())
+        current = {name_of(trial) for trials in present for trial in trials if not younger(trial)}
+        chosen = [fault for fault in chosen if fault.name not in current]
+        seeds = tuple(seed for seed in seeds if f"healthy-{seed}" not in current)
     with ThreadPoolExecutor(options.jobs) as pool:
         targets = {} if options.finished else dict.fromkeys(fault.target for fault in chosen if not fault.trains)
         list(pool.map(lambda target: workshop.train(workshop.work / target, target), targets))
@@ -200,11 +222,8 @@ def main() -> int:
         healthy = pool.map(workshop.healthy, seeds)
         faults = list(tqdm(broken, desc="faults", total=len(chosen), unit="fault"))
         repeats = list(tqdm(healthy, desc="healthy repeats", total=len(seeds), unit="run"))
-    written = options.output / "matrix.json"
-    older = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
-    trials = [*(fault["name"] for fault in faults), *(f"healthy-{run['seed']}" for run in repeats)]
-    bounds = judged_bounds((workshop.work / name / RESULT for name in trials), older.get("bounds", {}))
-    return write_matrix(summarise(*with_older(older, faults, repeats), bounds), options.output)
+    require_bounds_in_force(workshop.work / name_of(trial) / RESULT for trial in [*faults, *repeats])
+    return write_matrix(summarise(*with_older(older, faults, repeats)), options.output)
 
 
 if __name__ == "__main__":

@@ -27,19 +27,20 @@ _COLOURS = {
 def summarise(
     faults: Sequence[Mapping[str, Any]],
     healthy: Sequence[Mapping[str, Any]],
-    bounds: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """The matrix as a document: every outcome, how often the gate was wrong, the faults not run, and the bounds."""
+    """The matrix as a document: every outcome, how often the gate was wrong, what must be run, and the bounds."""
+    from sabotage.criteria import BOUNDS, younger  # heavy, and drawing needs none of it
+
     run = {fault["name"] for fault in faults}
-    judged = {id_ for trial in [*faults, *healthy] for id_ in trial["outcomes"]}
-    criteria = [id_ for id_ in DOCUMENTED if id_ in judged] + sorted(judged - DOCUMENTED.keys())
+    criteria = [*DOCUMENTED, *sorted(BOUNDS.keys() - DOCUMENTED.keys())]
     return {
         "criteria": criteria,
-        "bounds": {id_: dict(bounds[id_]) for id_ in criteria},
+        "bounds": {id_: dict(BOUNDS[id_]) for id_ in criteria},
         "faults": list(faults),
         "healthy": list(healthy),
         "fault_count": len(faults),
         "faults_not_run": [name for name in FAULTS if name not in run],
+        "to_repeat": {name_of(trial): missing for trial in [*faults, *healthy] if (missing := younger(trial))},
         "caught_count": sum(fault["caught"] for fault in faults),
         "unexpected_count": sum(bool(fault["unexpected"]) for fault in faults),
         "false_accept_count": sum(fault["decision"] == "ACCEPTED" for fault in faults),
@@ -47,6 +48,11 @@ def summarise(
         "false_reject_count": sum(run["decision"] != "ACCEPTED" for run in healthy),
         "criteria_without_fault": sorted(set(criteria) - {id_ for fault in faults for id_ in fault["catches"]}),
     }
+
+
+def name_of(trial: Mapping[str, Any]) -> str:
+    """A fault's name, or the name of a healthy repeat."""
+    return str(trial["name"]) if "name" in trial else f"healthy-{trial['seed']}"
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
@@ -58,6 +64,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         f" accepted; {document['false_reject_count']} of {document['healthy_count']} healthy runs not accepted.",
         "",
         *([f"Not run yet: {', '.join(document['faults_not_run'])}.", ""] if document["faults_not_run"] else []),
+        *_to_repeat(document),
         *(f"{number}. {id_}" for number, id_ in zip(numbers, criteria, strict=True)),
         "",
         f"**F** must fail and did, F failed as a consequence, {SYMBOLS['PASS']} pass, - not run, ? undecided, ~ a"
@@ -67,8 +74,9 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         "|---|---" + "|---" * len(criteria) + "|",
     ]
     for fault in document["faults"]:
-        cells = [_cell(fault, id_) for id_ in criteria]
-        lines.append(f"| {fault['name']} | {fault['what']} | {' | '.join(cells)} |")
+        cells = [_cell(document, fault, id_) for id_ in criteria]
+        seen = f" ([seen]({fault['seen']}))" if fault["seen"] else ""
+        lines.append(f"| {fault['name']} | {fault['what']}{seen} | {' | '.join(cells)} |")
     if healthy:
         judged = [[run["outcomes"][id_] for run in healthy if id_ in run["outcomes"]] for id_ in criteria]
         passed = [f"{outcomes.count('PASS')}/{len(outcomes)}" for outcomes in judged]
@@ -76,8 +84,24 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(fault: Mapping[str, Any], id_: str) -> str:
-    symbol = SYMBOLS[fault["outcomes"].get(id_, "NOT_JUDGED")]
+def _to_repeat(document: Mapping[str, Any]) -> list[str]:
+    """The trials that a younger criterion could change, together by the criteria's numbers."""
+    groups: dict[str, list[str]] = {}
+    for name, missing in document["to_repeat"].items():
+        numbers = ", ".join(str(document["criteria"].index(id_) + 1) for id_ in missing)
+        groups.setdefault(numbers, []).append(name)
+    lines = [f"To repeat, being older than {numbers}: {', '.join(names)}." for numbers, names in groups.items()]
+    return [line for pair in zip(lines, [""] * len(lines), strict=True) for line in pair]
+
+
+def _outcome(document: Mapping[str, Any], fault: Mapping[str, Any], id_: str) -> str:
+    """A criterion that did not judge a trial and could not change it does not apply to the trial's weights."""
+    is_stale = id_ in document["to_repeat"].get(fault["name"], ())
+    return str(fault["outcomes"].get(id_, "NOT_JUDGED" if is_stale else "NOT_APPLICABLE"))
+
+
+def _cell(document: Mapping[str, Any], fault: Mapping[str, Any], id_: str) -> str:
+    symbol = SYMBOLS[_outcome(document, fault, id_)]
     return f"**{symbol}**" if id_ in fault["catches"] else symbol
 
 
@@ -95,7 +119,7 @@ def _draw_map(document: Mapping[str, Any], canvas: Any) -> None:
     axes = canvas.add_subplot()
     for row, fault in enumerate(faults):
         for column, id_ in enumerate(criteria):
-            colour = _COLOURS[fault["outcomes"].get(id_, "NOT_JUDGED")]
+            colour = _COLOURS[_outcome(document, fault, id_)]
             edge = framed if id_ in fault["catches"] else {"edgecolor": "white"}
             axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, **edge))
     axes.set_xlim(0, len(criteria))
@@ -119,5 +143,5 @@ def write_matrix(document: Mapping[str, Any], folder: Path) -> int:
     for fault in document["faults"]:
         if not fault["caught"] or fault["unexpected"]:
             print(f"{fault['name']}: caught {fault['caught']}, unexpected {fault['unexpected']}, {fault['outcomes']}")
-    wrong = ("unexpected_count", "faults_not_run", "false_reject_count", "criteria_without_fault")
+    wrong = ("unexpected_count", "faults_not_run", "to_repeat", "false_reject_count", "criteria_without_fault")
     return int(document["caught_count"] != document["fault_count"] or any(document[name] for name in wrong))

@@ -27,7 +27,7 @@ def exit_at_once() -> None:
     replace("pipeline.service.server:run_server", lambda run: lambda *arguments, **keywords: sys.exit(3))
 
 
-def _when_busy(act: Callable[[], None]) -> None:
+def when_busy(act: Callable[[], None]) -> None:
     """Call ``act`` before a request is admitted while ``BUSY`` others are in flight."""
 
     def broken(admission: Any) -> Any:
@@ -45,11 +45,11 @@ def break_when_busy() -> None:
     def act() -> None:
         raise RuntimeError("too busy")
 
-    _when_busy(act)
+    when_busy(act)
 
 
 def starve_when_busy() -> None:
-    _when_busy(lambda: time.sleep(answering.STALL_S))
+    when_busy(lambda: time.sleep(answering.STALL_S))
 
 
 def slow_health() -> None:
@@ -69,7 +69,7 @@ def name_another_adapter() -> None:
     )
 
 
-def _with_bodies(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def with_bodies(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     def broken(reply: Any) -> Any:
         def changed(body: Any, status: int = 200) -> Any:
             response = reply(body, status)
@@ -82,18 +82,18 @@ def _with_bodies(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def leave_out_memory() -> None:
-    _with_bodies(lambda fields: {name: value for name, value in fields.items() if name != "gpu_memory"})
+    with_bodies(lambda fields: {name: value for name, value in fields.items() if name != "gpu_memory"})
 
 
 def milliseconds() -> None:
-    _with_bodies(lambda fields: {n: value * 1000 if n == "latency" else value for n, value in fields.items()})
+    with_bodies(lambda fields: {n: value * 1000 if n == "latency" else value for n, value in fields.items()})
 
 
 def count_words() -> None:
     def change(fields: dict[str, Any]) -> dict[str, Any]:
         return {**fields, "tokens": len(fields["response"].split())} if "tokens" in fields else fields
 
-    _with_bodies(change)
+    with_bodies(change)
 
 
 def shuffle_words() -> None:
@@ -102,15 +102,16 @@ def shuffle_words() -> None:
         random.Random(len(words)).shuffle(words)
         return " ".join(words)
 
-    _with_bodies(lambda fields: {n: shuffled(value) if n == "response" else value for n, value in fields.items()})
+    with_bodies(lambda fields: {n: shuffled(value) if n == "response" else value for n, value in fields.items()})
 
 
-def leave_adapter_out() -> None:
-    """Leave the adapter out in the server's process only."""
+def with_served_model(change: Callable[[Any], Any]) -> None:
+    """Change the adapted model in the server's process only."""
 
     def broken(load_trained: Any) -> Any:
         def load(*arguments: Any, **keywords: Any) -> Any:
-            answering.leave_adapter_out()
+            # Not in pipeline.model.adapter: by now the loading module has the function by name.
+            replace("pipeline.model.loading:apply_adapter", lambda apply: lambda *given: change(apply(*given)))
             return load_trained(*arguments, **keywords)
 
         return load
@@ -118,7 +119,11 @@ def leave_adapter_out() -> None:
     replace("pipeline.service.loading:load_trained", broken)
 
 
-def _with_problems(change: Callable[[Any, int], None]) -> None:
+def leave_adapter_out() -> None:
+    with_served_model(answering.without_adapter)
+
+
+def with_problems(change: Callable[[Any, int], None]) -> None:
     def broken(respond: Any) -> Any:
         def changed(problem: Any, *details: Any, **options: Any) -> Any:
             response = respond(problem, *details, **options)
@@ -131,7 +136,7 @@ def _with_problems(change: Callable[[Any, int], None]) -> None:
 
 
 def answer_200() -> None:
-    _with_problems(lambda response, status: setattr(response, "status_code", 200))
+    with_problems(lambda response, status: setattr(response, "status_code", 200))
 
 
 def answer_html() -> None:
@@ -139,11 +144,11 @@ def answer_html() -> None:
         response.set_data(f"<h1>{status}</h1>")
         response.content_type = "text/html"
 
-    _with_problems(change)
+    with_problems(change)
 
 
 def die_of_bad_request() -> None:
-    _with_problems(lambda response, status: os._exit(1) if status == 400 else None)
+    with_problems(lambda response, status: os._exit(1) if status == 400 else None)
 
 
 def ignore_style() -> None:
@@ -153,21 +158,29 @@ def ignore_style() -> None:
     )
 
 
+def with_generations(change: Callable[[Any, Any], Any]) -> None:
+    """Change what each answer ends with; ``change`` sees the request and the generation."""
+
+    def broken(ticket: Any) -> Any:
+        def finish(self: Any, generation: Any) -> None:
+            ticket.finish(self, change(self.request, generation))
+
+        return type("ChangingTicket", (ticket,), {"finish": finish})
+
+    replace("pipeline.engines.interface:Ticket", broken)
+
+
 def _exchange_among(styles: set[Style]) -> None:
     """Each answer goes to the request after its own."""
+    earlier: list[Any] = []
 
-    def change(ticket: Any) -> Any:
-        earlier: list[Any] = []
+    def exchange(request: Any, generation: Any) -> Any:
+        if request.style not in styles:
+            return generation
+        earlier.append(generation)
+        return earlier[-2] if len(earlier) > 1 else generation
 
-        def finish(self: Any, generation: Any) -> None:
-            if self.request.style in styles:
-                earlier.append(generation)
-                generation = earlier[-2] if len(earlier) > 1 else generation
-            ticket.finish(self, generation)
-
-        return type("ExchangingTicket", (ticket,), {"finish": finish})
-
-    replace("pipeline.engines.interface:Ticket", change)
+    with_generations(exchange)
 
 
 def mix_up() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import errno
 import os
 import random
 import signal
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from pipeline.config import TARGETS
@@ -16,7 +19,7 @@ from pipeline.model.tokenizer import style_token_ids
 from sabotage.replacing import replace
 
 FEW_EXAMPLES = 160
-STALL_S = 4
+STALL_S = 16
 _held: list[bytes] = []
 
 
@@ -42,9 +45,9 @@ def load_single_quantised() -> None:
 
 
 def _train_with(**changes: Any) -> None:
-    """Change the lean preset, with few examples: a broken run shows after a few."""
+    """Change the lean preset, with few examples, padded: a broken run shows after a few."""
     lean: Any = TARGETS["smollm2-135m"].lean
-    lean.update({"max_examples": FEW_EXAMPLES, **changes})
+    lean.update({"max_examples": FEW_EXAMPLES, "padding_free": False, **changes})
 
 
 def learn_nothing() -> None:
@@ -89,6 +92,50 @@ def freeze_adapter() -> None:
     _before_training(freeze)
 
 
+def lose_gradients() -> None:
+    """Let no gradient reach the LoRA matrices, as checkpointing does whose inputs need none."""
+
+    def cut(model: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if "lora_" in name and parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient * 0)
+
+    _before_training(cut)
+
+
+def _with_saving(save: Callable[[Any, Any, Any], None]) -> None:
+    """Change how the trained adapter is saved; ``save`` sees the original, the model and the folder."""
+
+    def broken(save_adapter: Any) -> Any:
+        return lambda model, folder: save(save_adapter, model, folder)
+
+    replace("pipeline.training.train:save_adapter", broken)
+
+
+def save_fresh_adapter() -> None:
+    def save(save_adapter: Any, model: Any, folder: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.zero_()
+        save_adapter(model, folder)
+
+    _with_saving(save)
+
+
+def fill_disk() -> None:
+    def save(save_adapter: Any, model: Any, folder: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _with_saving(save)
+
+
+def crash_at_exit() -> None:
+    def register(model: Any) -> None:
+        atexit.register(os._exit, 134)
+
+    _before_training(register)
+
+
 def _half_way(act: Callable[[Any], None]) -> None:
     def broken(metrics: Any) -> Any:
         class Broken(metrics):  # type: ignore[misc]
@@ -125,31 +172,38 @@ def nan_loss() -> None:
     replace("pipeline.training.train:StepRecordingTrainer", broken)
 
 
+def _with_rows(broken: Callable[[Any], Any]) -> None:
+    """Replace both ways in which examples become rows: padded and packed."""
+    for name in ("collate", "pack"):
+        replace(f"pipeline.training.collation:{name}", broken)
+
+
 def _with_labels(change: Callable[[list[int]], list[int]]) -> None:
     """Change the labels of each example; ``change`` sees those that carry loss, EOS last."""
 
-    def broken(collate: Any) -> Any:
-        def collate_changed(batch: Any, *padding: int) -> Any:
-            columns = collate(batch, *padding)
+    def broken(make_rows: Any) -> Any:
+        def make_changed(batch: Any, *arguments: int) -> Any:
+            columns = make_rows(batch, *arguments)
             for labels in columns["labels"]:
-                places = [place for place, label in enumerate(labels) if label != IGNORED_LABEL]
-                for place, label in zip(places, change([labels[place] for place in places]), strict=True):
-                    labels[place] = label
+                for first, end in pairwise(columns.get("starts", [0, len(labels)])):
+                    places = [place for place in range(first, end) if labels[place] != IGNORED_LABEL]
+                    for place, label in zip(places, change([labels[place] for place in places]), strict=True):
+                        labels[place] = label
             return columns
 
-        return collate_changed
+        return make_changed
 
     _train_with()
-    replace("pipeline.training.train:collate", broken)
+    _with_rows(broken)
 
 
 def shuffle_labels() -> None:
     rng = random.Random(0)
-    _with_labels(lambda labels: rng.sample(labels[:-1], len(labels) - 1) + labels[-1:])
+    _with_labels(lambda labels: rng.sample(labels[:-1], len(labels[:-1])) + labels[-1:])
 
 
 def mask_eos() -> None:
-    _with_labels(lambda labels: [*labels[:-1], IGNORED_LABEL])
+    _with_labels(lambda labels: [*labels[:-1], *[IGNORED_LABEL] * len(labels[-1:])])
 
 
 def drop_style_tokens() -> None:
@@ -162,13 +216,13 @@ def drop_style_tokens() -> None:
 
         return attach_noting
 
-    def collating(collate: Any) -> Any:
-        return lambda batch, *padding: collate([_without(example, dropped) for example in batch], *padding)
+    def without(make_rows: Any) -> Any:
+        return lambda batch, *arguments: make_rows([_without(example, dropped) for example in batch], *arguments)
 
     _train_with()
     # Not in the encoding: encoded data is cached, and the fault must not reach the cache.
     replace("pipeline.training.train:attach_adapter", attaching)
-    replace("pipeline.training.train:collate", collating)
+    _with_rows(without)
 
 
 def _without(example: Any, dropped: set[int]) -> dict[str, Any]:

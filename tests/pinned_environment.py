@@ -1,8 +1,9 @@
-"""The environment of the golden pins; its packages lie outside the clone, built once for every clone of the machine.
+"""Environments by constraints; their packages lie outside the clone, built once for every clone of the machine.
 
-``python -m tests.pinned_environment -m pytest ...`` runs Python with these arguments on the pins. The packages are in a
-folder of the cache that is named by what decides them. The clone's own ``.venv-golden`` is small: it holds the project
-and finds the rest there. Nothing but Python is needed to begin with.
+``python -m tests.pinned_environment -m pytest ...`` runs Python with these arguments on the golden pins. The packages
+are in a folder of the cache that is named by what decides them. The clone's own ``.venv-golden`` is small: it holds the
+project and finds the rest there. Nothing but Python is needed to begin with. ``tests.engine_environments`` builds those
+of vLLM and llama.cpp in the same way.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tempfile
 import venv
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,20 +27,31 @@ from pipeline.files import building_folder, cache_folder, sha256_of_text, write_
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints" / "golden.txt"
 ENVIRONMENT = ROOT / ".venv-golden"
-NEEDED_GIB = 10.0
-"""The packages take 6.4 GiB, and their wheels lie beside them while they are installed."""
-OPTIONAL_VARIABLE = "VERBOSITY_GOLDEN_OPTIONAL"
-"""Set to 1 it lets a machine without room for the pins go on: exit status 0, nothing run."""
+CONVERTERS = "llama.cpp"
+"""Folder of llama.cpp's converters in its environment."""
+NEEDED_GIB = {"golden": 10.0, "vllm": 5.0, "llama": 1.0}
+"""By the constraints' name. The packages take 6.4, 3.0 and 0.3 GiB, and beside them lie their wheels while they are
+installed, or llama.cpp's objects while it is compiled."""
+
+
+LLAMA_BUILD = "-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF"
+"""llama.cpp is compiled without what reads pictures, a third of it, and for CPUs in general: in release 0.3.36 its
+kernels for Intel's AMX end the process on the first prompt of an 8-bit model."""
 
 
 class NotEnoughDiskError(PipelineError):
-    """The pins do not fit on the disk."""
+    """An environment does not fit on the disk."""
+
+
+def optional_variable(constraints: Path) -> str:
+    """Set to 1 it lets a machine without room for an environment go on: exit status 0, nothing run."""
+    return f"VERBOSITY_{constraints.stem.upper()}_OPTIONAL"
 
 
 def packages_folder(constraints: Path, python: str) -> Path:
     """Where the packages of these constraints lie for one Python (``cpython-311-linux-x86_64``)."""
     digest = sha256_of_text(constraints.read_text(encoding="utf-8"), python)
-    return cache_folder() / "environments" / f"golden-{digest[:16]}"
+    return cache_folder() / "environments" / f"{constraints.stem}-{digest[:16]}"
 
 
 def this_python() -> str:
@@ -58,11 +72,13 @@ def build_packages(constraints: Path) -> Path:
         for half in final.parent.glob(f".{final.name}.*"):  # what a killed build left
             shutil.rmtree(half)
         if not final.exists():
-            _require_room(final.parent)
+            _require_room(final.parent, constraints)
             with building_folder(final) as temporary:
                 venv.create(temporary, with_pip=True, symlinks=True)
                 # The file is complete, and the embedded model's package would pull a whole application.
                 _pip(temporary, "--no-cache-dir", "--no-deps", "--requirement", str(constraints))
+                if constraints.stem == "llama":
+                    _unpack_converters(temporary, constraints)
     return final
 
 
@@ -75,27 +91,47 @@ def prepare(environment: Path, constraints: Path) -> None:
         if all(path.stat().st_mtime < made_at for path in sources):
             return
     venv.create(environment, clear=True, symlinks=True)
-    write_text(_site(environment) / "golden-packages.pth", f"{_site(packages)}\n")
+    write_text(site_folder(environment) / "golden-packages.pth", f"{site_folder(packages)}\n")
     _pip(environment, "--constraint", str(constraints), "--editable", f"{ROOT}[test]")
     write_text(mark, f"{packages}\n")
 
 
-def _require_room(folder: Path) -> None:
-    free_gib = shutil.disk_usage(folder).free / GIB
-    if free_gib < NEEDED_GIB:
+def _require_room(folder: Path, constraints: Path) -> None:
+    free_gib, needed_gib = shutil.disk_usage(folder).free / GIB, NEEDED_GIB[constraints.stem]
+    if free_gib < needed_gib:
         raise NotEnoughDiskError(
-            f"{folder}: {free_gib:.1f} GiB free, and building the pins takes {NEEDED_GIB:g} (the registry has torch "
-            f"2.7.1 with CUDA only); make room, delete environments of other constraints there, choose another disk "
-            f"with VERBOSITY_CACHE, or set {OPTIONAL_VARIABLE}=1 to go on without them."
+            f"{folder}: {free_gib:.1f} GiB free, and building {constraints.name} takes {needed_gib:g}; make room, "
+            "delete environments of other constraints there, choose another disk with VERBOSITY_CACHE, or set "
+            f"{optional_variable(constraints)}=1 to go on without them."
         )
 
 
-def _site(environment: Path) -> Path:
+def _unpack_converters(packages: Path, constraints: Path) -> None:
+    """Put llama.cpp's converters, which its wheel leaves out, beside the packages, of the same release."""
+    with tempfile.TemporaryDirectory(dir=packages) as folder:
+        source = ("--no-deps", "--no-binary", "llama-cpp-python", "--constraint", str(constraints))
+        _pip(packages, *source, "--dest", folder, "llama-cpp-python", action="download")
+        (archive,) = Path(folder).glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        (converters,) = Path(folder).glob(f"*/vendor/{CONVERTERS}")
+        converters.rename(packages / CONVERTERS)
+
+
+def site_folder(environment: Path) -> Path:
+    """Where an environment has its packages."""
     return Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
 
 
-def _pip(environment: Path, *arguments: str) -> None:
-    subprocess.run([environment / "bin" / "python", "-m", "pip", "install", "--quiet", *arguments], check=True)
+def _pip(environment: Path, *arguments: str, action: str = "install") -> None:
+    command = [str(environment / "bin" / "python"), "-m", "pip", action, "--quiet", *arguments]
+    subprocess.run(command, check=True, env={"CMAKE_ARGS": LLAMA_BUILD, **os.environ})
+
+
+def not_run(where: str, constraints: Path, error: NotEnoughDiskError) -> int:
+    """Say that nothing ran, and return the exit status: 0 only where that was allowed."""
+    print(f"NOT RUN {where}: {error}", file=sys.stderr)
+    return 0 if os.environ.get(optional_variable(constraints)) == "1" else error.exit_status
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -103,8 +139,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         prepare(ENVIRONMENT, CONSTRAINTS)
     except NotEnoughDiskError as error:
-        print(f"NOT RUN on the golden pins: {error}", file=sys.stderr)
-        return 0 if os.environ.get(OPTIONAL_VARIABLE) == "1" else error.exit_status
+        return not_run("on the golden pins", CONSTRAINTS, error)
     python = ENVIRONMENT / "bin" / "python"
     which = "import torch; print('golden pins: torch', torch.__version__, flush=True)"
     subprocess.run([python, "-c", which], check=True)

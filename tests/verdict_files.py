@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from acceptance.criteria import DOCUMENTED
 from harness.criteria import Bound
@@ -66,3 +70,12 @@ def _good_value(bound: Bound) -> Any:
     if isinstance(bound.threshold, bool):
         return bound.threshold
     return bound.threshold + {"<": -1.0, ">": 1.0}.get(bound.comparison, 0.0)
+
+
+def write_keys(folder: Path, name: str, key: Any = None) -> tuple[Path, Path]:
+    """A key pair as PEM files: private, public."""
+    key = key or Ed25519PrivateKey.generate()
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public

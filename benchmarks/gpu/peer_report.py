@@ -27,6 +27,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
     for name in (*RUNS, *PEERS, "levers"):
         if (file := folder / f"{name}.json").exists():
             found[name] = json.loads(file.read_text(encoding="utf-8"))
+    if steps := [step for name, step in found.items() if name != "command"]:
+        found |= {"provenance": steps[0]["provenance"], "gpu": steps[0]["gpu"]}
     return found
 
 

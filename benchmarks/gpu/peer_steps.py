@@ -7,13 +7,12 @@ measured at the start and at the end, which shows how much the machine itself dr
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.steps import ROOT, Step, run_all
+from benchmarks.gpu.steps import ROOT, Step, parser_of, run_chosen
 from pipeline.config import TARGETS
 
 EXAMPLES = {"lean": 320, "padded": 320, "golden": 96, "trl": 320, "unsloth": 320}
@@ -60,24 +59,15 @@ def make_steps(target: str, device: str, output: Path, base_model: str, peers: P
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps of one target."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", choices=tuple(TARGETS), default="mistral-7b-v0.3-synthetic")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights")
+    parser = parser_of(__doc__)
     parser.add_argument("--peers", type=Path, metavar="DIR", help="folder with the packages of trl and unsloth")
-    parser.add_argument("--output", type=Path, default=Path("gpu-results"), help="folder of all results")
-    parser.add_argument("--limit-s", type=float, metavar="S", help="end this call after so many seconds")
-    parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps alone")
     options = parser.parse_args(arguments)
     from pipeline.model.base_models import base_model_folder
 
     output = options.output.resolve() / options.target / "training"
     folder = str(base_model_folder(TARGETS[options.target], options.base_model))
     steps = make_steps(options.target, options.device, output, folder, options.peers)
-    if unknown := set(options.only or ()) - {step.name for step in steps}:
-        parser.error(f"--only: no step {', '.join(sorted(unknown))}; there are {', '.join(s.name for s in steps)}")
-    chosen = [step for step in steps if options.only is None or step.name in options.only]
-    return run_all(chosen, output / "logs", options.limit_s)
+    return run_chosen(parser, options, steps, output)
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def recording_trainer(recording: Recording) -> type[StepRecordingTrainer]:
     """The trainer's class with the recording built in."""
 
     class RecordingTrainer(StepRecordingTrainer):
-        def __init__(self, batches: Sequence[list[int]], **kwargs: Any) -> None:
+        def __init__(self, batches: Sequence[list[int]], *args: Any, **kwargs: Any) -> None:
             kwargs["train_dataset"] = Dataset.from_list([dict(row) for row in recording.rows])
-            super().__init__([list(range(len(recording.rows)))] * MICRO_BATCHES, **kwargs)
+            super().__init__([list(range(len(recording.rows)))] * MICRO_BATCHES, *args, **kwargs)
 
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
             second = self.state.global_step == 1

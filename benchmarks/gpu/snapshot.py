@@ -20,7 +20,7 @@ CHANGES = {"alloc": 1, "free_completed": -1}
 NAMED_STACKS = 12
 """Places in the code that a summary names, those that held most first."""
 LOSS_FUNCTIONS = frozenset({"ForCausalLMLoss", "fixed_cross_entropy", "cross_entropy"})
-LOSS_MODULE = "lean.py"
+LOSS_MODULE = "frozen_head_loss.py"
 
 LONG_LIVED = ("4-bit weights", "other base weights", "adapter", "gradients", "optimizer")
 """Components whose tensors are known by their address."""

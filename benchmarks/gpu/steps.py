@@ -139,23 +139,36 @@ def run_all(steps: Sequence[Step], logs: Path, limit_s: float | None) -> int:
     return 1 if failed else 0
 
 
-def main() -> int:
-    """Run the steps of one target."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The command line that every list of steps has."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--target", choices=tuple(TARGETS), default="mistral-7b-v0.3-synthetic")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--base-model", metavar="DIR", help="folder of Mistral's weights")
     parser.add_argument("--output", type=Path, default=Path("gpu-results"), help="folder of all results")
-    parser.add_argument("--max-examples", type=int, metavar="N", help="train on the first N examples, for a rehearsal")
     parser.add_argument("--limit-s", type=float, metavar="S", help="end this call after so many seconds")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="these steps alone")
-    options = parser.parse_args()
-    output = options.output.resolve() / options.target
-    steps = make_steps(options.target, options.device, output, options.base_model, options.max_examples)
+    return parser
+
+
+def run_chosen(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, steps: Sequence[Step], output: Path
+) -> int:
+    """Run the steps that ``--only`` names, or all; their logs lie in ``output``."""
     if unknown := set(options.only or ()) - {step.name for step in steps}:
         parser.error(f"--only: no step {', '.join(sorted(unknown))}; there are {', '.join(s.name for s in steps)}")
     chosen = [step for step in steps if options.only is None or step.name in options.only]
     return run_all(chosen, output / "logs", options.limit_s)
+
+
+def main() -> int:
+    """Run the steps of one target."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--max-examples", type=int, metavar="N", help="train on the first N examples, for a rehearsal")
+    options = parser.parse_args()
+    output = options.output.resolve() / options.target
+    steps = make_steps(options.target, options.device, output, options.base_model, options.max_examples)
+    return run_chosen(parser, options, steps, output)
 
 
 if __name__ == "__main__":

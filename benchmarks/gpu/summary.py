@@ -22,7 +22,6 @@ MEASURES = (
     ("bits per parameter", "training.loads_in_4bit", "linear_bits_per_parameter", "{:.3f}"),
     ("peak memory allocated", "training.gpu_memory", "cuda_allocated_gib", "{:.2f} GiB"),
     ("peak memory reserved", "training.gpu_memory", "cuda_reserved_gib", "{:.2f} GiB"),
-    ("peak memory, driver", "training.gpu_memory", "cuda_driver_gib", "{:.2f} GiB"),
     ("training", "training.duration", "examples_per_s", "{:.2f} examples/s"),
     ("1600 examples at that rate", "training.duration", "duration_of_1600_examples_s", "{:.0f} s"),
     ("adapter file", "training.adapter_saves", "adapter_size_mib", "{:.0f} MiB"),

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import (
     data_curve,
     engine_agreement,
+    exports,
     held_out,
     overload,
     serving_load,
@@ -19,7 +20,7 @@ from benchmarks import (
     training_report,
     versions,
 )
-from benchmarks.gpu import planned, summary
+from benchmarks.gpu import peer_report, planned, summary
 from docs.blocks.markdown import table
 from harness.report.table import table_markdown
 from pipeline.run_folder import RunFolder
@@ -79,14 +80,15 @@ def readme_figures() -> str:
     run = RunFolder(RESULTS / MODEL / "acceptance").read_record()
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
     judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
-    golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean-packed"))
+    waiting = len(matrix["faults_not_run"])
+    golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean"))
     lines = (
         f"**{passed} of {len(subject['criteria'])} criteria passed**: `{MODEL}`, trained in"
         f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores within"
         f" {run['peak_memory']['rss_gib']:.1f} GiB (`make demo`).",
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
-        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria"
-        " ([matrix](results/sabotage/matrix.md)).",
+        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria; {waiting} more faults wait for"
+        " their trial ([matrix](results/sabotage/matrix.md)).",
         f"**1600 examples in {lean['duration_s']:.0f} s** within {_driver_gib(lean)}: training with `lean`, random"
         f" weights in Mistral-7B's shape, one NVIDIA H200; {golden['duration_s'] / 60:.0f} minutes and"
         f" {_driver_gib(golden)} with `golden` ([results](docs/results.md)).",
@@ -146,7 +148,7 @@ def runs_on_gpus() -> str:
 def runs_not_judged() -> str:
     """Return what the training runs took that no acceptance judged to its end."""
     rows = []
-    for name in (f"{SHAPE}/gpu/golden-1600", f"{SHAPE}/gpu/lean-packed", f"{MODEL}/gpu/lean-packed"):
+    for name in (f"{SHAPE}/gpu/golden-1600", f"{MODEL}/gpu/lean-packed"):
         record = RunFolder(RESULTS / name).read_record()
         rows.append(
             (
@@ -160,6 +162,25 @@ def runs_not_judged() -> str:
             )
         )
     return table(("run", "examples", "steps", "training", "examples/s", "reserved", "driver"), rows)
+
+
+def packed_seeds() -> str:
+    """Return held-out loss and style of padding-free training, beside the padded path's held-out loss."""
+    folder = f"{MODEL}/gpu/held-out"
+    padded = {run["seed"]: run for run in read(f"{MODEL}/held-out/held_out.json")["runs"] if run["variant"] == "lean"}
+    packed = {run["seed"]: run for run in read(f"{folder}/held_out.json")["runs"]}
+    rows = []
+    for seed in sorted(packed):
+        measured = measurements(read(f"{folder}/{seed}/acceptance.json"))
+        separation, coherence = measured["style.token_separation"], measured["style.coherence"]
+        shares = [separation["terse_in_bound_share"], separation["verbose_in_bound_share"]]
+        shares += [coherence["ended_answer_share"], coherence["varied_answer_share"]]
+        losses = [runs[seed]["held_out_nats_per_token"] for runs in (packed, padded)]
+        rows.append((f"{seed}", *(f"{x:.4f}" for x in losses), *(f"{s['successes']} of {s['trials']}" for s in shares)))
+    means = [sum(runs[seed]["held_out_nats_per_token"] for seed in packed) / len(packed) for runs in (packed, padded)]
+    rows.append(("mean", *(f"{mean:.4f}" for mean in means), "", "", "", ""))
+    headers = ("seed", "held-out loss", "of the padded path", "TERSE in bound", "VERBOSE in bound", "ended", "varied")
+    return f"{table(headers, rows)}\n{origin(f'{folder}/held_out.json')}"
 
 
 def agreement(name: str) -> str:
@@ -229,6 +250,16 @@ def large_data() -> str:
     return f"{table(headers, rows)}\n{origin(name)}"
 
 
+def judged_exports() -> str:
+    """Return the verdicts of the exported forms behind their engines, from a document for each that was judged."""
+    names = {form: f"{MODEL}/exports/{form}.json" for form in exports.FORMS}
+    judged = {form: read(name) for form, name in names.items() if (RESULTS / name).is_file()}
+    if not judged:
+        return "Not judged yet: no form has a result.\n"
+    origins = "\n".join(origin(names[form]) for form in judged)
+    return f"{exports.to_markdown(judged)}\n{origins}"
+
+
 _H100, _H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 """Of documents of serving, which name no device."""
 
@@ -244,11 +275,14 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gpu-shape": partial(gpu_acceptance, SHAPE),
     "gpu-embedded": partial(gpu_acceptance, MODEL),
     "gpu-not-judged": runs_not_judged,
+    "gpu-training": from_file(f"{SHAPE}/gpu/training.json", peer_report.to_markdown),
+    "gpu-seeds": packed_seeds,
     "serving-cpu": from_file(f"{MODEL}/serving/serving.json", serving_load.to_markdown),
     "serving-gpu": from_file(f"{MODEL}/gpu/serving.json", serving_load.to_markdown, device=_H100),
     "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device=_H200),
     "overload": from_file(f"{MODEL}/serving/overload.json", overload.to_markdown),
     "peers": from_file(f"{MODEL}/serving/peers.json", serving_peers.to_markdown),
+    "exports": judged_exports,
     "agreement-cpu": partial(agreement, f"{MODEL}/serving/agreement.json"),
     "agreement-gpu": partial(agreement, f"{MODEL}/gpu/agreement.json"),
     "gpu-planned": from_file(f"{SHAPE}/planned/plan.json", planned.to_markdown, device="planned, no GPU"),

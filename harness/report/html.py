@@ -83,6 +83,7 @@ def _subject(subject: Mapping[str, Any], figures: list[Figure]) -> dict[str, Any
         "reasons": [reason.strip() for reason in grouped_reasons(subject)],
         "declared": declared_lines(subject),
         "out_of_scope": subject["out_of_scope"],
+        "key_bounds": view.key_bounds(subject),
         "criteria": [_criterion(criterion) for criterion in subject["criteria"]],
         "figures": figures,
         "memory": view.memory_rows(subject),

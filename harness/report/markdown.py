@@ -26,9 +26,11 @@ def report_markdown(document: Mapping[str, Any], figures: Sequence[Figure]) -> s
     ]
     parts = [
         _short(document),
+        *(_keys(subject) for subject in document["subjects"]),
+        _section("Figures", "\n".join(links)),
+        *(_samples(subject) for subject in document["subjects"]),
         table_markdown(document),
         _section("Changes since the last accepted run", _changes(document)),
-        _section("Figures", "\n".join(links)),
         *(_subject_sections(subject) for subject in document["subjects"]),
         _section("Snapshots", _table(("test", "subject", "state", "detail"), view.snapshot_rows(document))),
         _section(
@@ -80,6 +82,24 @@ def _doctor(document: Mapping[str, Any]) -> str:
     )
 
 
+def _keys(subject: Mapping[str, Any]) -> str:
+    title = "Closest to their limits" if subject["decision"] == "ACCEPTED" else "What decided"
+    columns = ("criterion", "measure", "limit", "value", "margin", "state")
+    rows = [[row[column] for column in columns] for row in view.key_bounds(subject)]
+    return _section(f"{title}: {escape_markdown(subject['name'])}", _table(columns, rows))
+
+
+def _samples(subject: Mapping[str, Any]) -> str:
+    tables = [table for criterion in subject["criteria"] for table in criterion["tables"]]
+    return "\n".join(
+        _section(
+            f"{escape_markdown(table['name'])}: {escape_markdown(subject['name'])}",
+            _folded(f"rows: {len(table['rows'])}", _table(table["columns"], table["rows"])),
+        )
+        for table in tables
+    )
+
+
 def _subject_sections(subject: Mapping[str, Any]) -> str:
     name = escape_markdown(subject["name"])
     parts = [
@@ -93,10 +113,6 @@ def _subject_sections(subject: Mapping[str, Any]) -> str:
         _section(f"Identity: {name}", _table(("what", "value"), view.identity_rows(subject))),
         _section(f"Evidence: {name}", _folded("measurements and tests", _evidence(subject))),
     ]
-    for criterion in subject["criteria"]:
-        for table in criterion["tables"]:
-            body = _folded(f"rows: {len(table['rows'])}", _table(table["columns"], table["rows"]))
-            parts.append(_section(f"{escape_markdown(table['name'])}: {name}", body))
     return "\n".join(part for part in parts if part)
 
 

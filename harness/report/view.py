@@ -21,17 +21,37 @@ def outcome_counts(subject: Mapping[str, Any]) -> dict[str, int]:
 
 def bound_rows(criterion: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a criterion's bounds as text: measure, limit, documented limit, value, margin, state."""
-    return [
-        {
-            "measure": bound["measure"],
-            "limit": bound["limit"],
-            "documented": bound["documented_limit"] or "",
-            "value": value_text(criterion["measurements"][bound["measure"]]) if bound["recorded"] else ABSENT,
-            "margin": margin_text(bound),
-            "state": bound["state"],
-        }
-        for bound in criterion["bounds"]
-    ]
+    return [_bound_row(criterion, bound) for bound in criterion["bounds"]]
+
+
+def _bound_row(criterion: Mapping[str, Any], bound: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "measure": bound["measure"],
+        "limit": bound["limit"],
+        "documented": bound["documented_limit"] or "",
+        "value": value_text(criterion["measurements"][bound["measure"]]) if bound["recorded"] else ABSENT,
+        "margin": margin_text(bound),
+        "state": bound["state"],
+    }
+
+
+def key_bounds(subject: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return what decides at first sight: the bounds that do not hold, or of each group the one closest to its limit.
+
+    Equalities and sample sizes have no distance that says how well something works, and are left out of the closest.
+    """
+    judged = [(criterion, bound) for criterion in subject["criteria"] for bound in criterion["bounds"]]
+    chosen = [pair for pair in judged if pair[1]["state"] != "holds"]
+    if not chosen:
+        closest: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        for criterion, bound in judged:
+            group = criterion["id"].partition(".")[0]
+            if bound["margin"] is None or bound["comparison"] == "==" or bound["measure"].endswith("_count"):
+                continue
+            if group not in closest or bound["margin"] < closest[group][1]["margin"]:
+                closest[group] = criterion, bound
+        chosen = list(closest.values())
+    return [{**_bound_row(criterion, bound), "criterion": criterion["id"]} for criterion, bound in chosen]
 
 
 def memory_rows(subject: Mapping[str, Any]) -> list[tuple[str, str, str]]:

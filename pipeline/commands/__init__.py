@@ -91,6 +91,16 @@ def chosen_target(arguments: argparse.Namespace) -> Target:
     return target
 
 
+def trusted_key_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the key that must have signed a verdict's attestation."""
+    parser.add_argument(
+        "--trust-key",
+        type=Path,
+        metavar="FILE",
+        help="ed25519 public key (PEM) that must have signed the attestation beside the verdict, verdict.intoto.json",
+    )
+
+
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add target, preset and data."""
     _target_argument(parser, f"(default: the one that --base-model names, else {DEFAULT_TARGET})")

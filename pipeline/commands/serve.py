@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands import Command, run_arguments, text
+from pipeline.commands import Command, run_arguments, text, trusted_key_argument
 from pipeline.config import DEFAULT_PORT
 from pipeline.errors import PipelineError
 from pipeline.release.verify import check_verdict
@@ -32,6 +32,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="start only if this verdict.json accepts the run in its current state on this machine",
     )
+    trusted_key_argument(parser)
     parser.add_argument(
         "--engine",
         choices=("serial", "continuous", "remote"),
@@ -97,6 +98,8 @@ def _run(arguments: argparse.Namespace) -> int:
     remote = arguments.engine == "remote"
     if any((given is not None) is not remote for given in (arguments.remote_url, arguments.remote_model)):
         raise PipelineError("--remote-url and --remote-model belong to --engine remote; give all three or none.")
+    if arguments.trust_key and not arguments.require_verdict:
+        raise PipelineError("--trust-key checks the attestation of a verdict; name the verdict with --require-verdict.")
     keys = ApiKeys.load(arguments.api_keys, os.environ.get(KEYS_VARIABLE))
     if not (keys or arguments.allow_remote_without_key or is_loopback(arguments.host)):
         raise PipelineError(
@@ -130,7 +133,13 @@ def _load(run: RunFolder, arguments: argparse.Namespace) -> tuple[Engine, Servic
 
 def _require_verdict(run: RunFolder, arguments: argparse.Namespace) -> None:
     verdict: Path = arguments.require_verdict
-    complaints = check_verdict(verdict, run, base_model=arguments.base_model, device=arguments.device)
+    complaints = check_verdict(
+        verdict,
+        run,
+        base_model=arguments.base_model,
+        device=arguments.device,
+        trusted_key=arguments.trust_key,
+    )
     if complaints:
         raise PipelineError(f"not started: {verdict} does not cover {run.path}: {'; '.join(complaints)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.commands import Command, base_arguments
+from pipeline.commands import Command, base_arguments, trusted_key_argument
 from pipeline.release.verify import check_verdict, judged_again, read_verdict
 
 
@@ -24,6 +24,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="check seal, criteria and decision, not what was judged: for a server, or a model that is no run of ours",
     )
     base_arguments(parser)
+    trusted_key_argument(parser)
     parser.add_argument(
         "--ignore-environment",
         action="store_true",
@@ -36,15 +37,15 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"note: {difference}")
 
     if arguments.verdict_only:
-        verdict = read_verdict(arguments.verdict)
-        complaints = judged_again(verdict)
-        accepted = f"{verdict['subject'].get('name')}, whose identity was not compared"
+        complaints = judged_again(arguments.verdict, arguments.trust_key)
+        accepted = f"{read_verdict(arguments.verdict)['subject'].get('name')}, whose identity was not compared"
     else:
         complaints = check_verdict(
             arguments.verdict,
             arguments.adapter,
             base_model=arguments.base_model,
             device=arguments.device,
+            trusted_key=arguments.trust_key,
             note_environment=note if arguments.ignore_environment else None,
         )
         accepted = str(arguments.adapter)

@@ -15,7 +15,9 @@ from pipeline.config import Style, TrainingConfig
 IGNORED_LABEL = -100
 """The label that cross entropy leaves out (PyTorch's ``ignore_index``)."""
 ROW_MULTIPLE = 64
-"""What the length of a packed row is a multiple of, in tokens; project: whole blocks of matrix kernels."""
+"""What the length of a packed row is a multiple of on a GPU, in tokens; project: whole blocks of matrix kernels."""
+CPU_ROW_MULTIPLE = 32
+"""On a CPU; project: whole blocks of its matrix units, and few lengths, so that compiled products are found again."""
 
 
 def training_batches(styles: Sequence[str], lengths: Sequence[int], training: TrainingConfig) -> list[list[int]]:

@@ -101,7 +101,17 @@ class EngineStats:
 
 
 class Ticket:
-    """An answer in progress. Any thread may wait for it; the first outcome counts and later ones are ignored."""
+    """An answer in progress. Any thread may wait for it; the first outcome counts and later ones are ignored.
+
+    Attributes:
+        request: What was asked.
+        submitted: When, by ``time.monotonic()``.
+        deadline: When it must be complete.
+        first_token_s: Seconds from ``submitted`` to the first token; None before.
+        outcome: The answer, or why there is none; None before.
+        is_streamed: Whether anybody asked for the text as it is generated; otherwise it need not be made, nor anybody
+            be woken for it.
+    """
 
     def __init__(self, request: AnswerRequest, when_done: Callable[[Ticket], None] = lambda ticket: None) -> None:
         """Start the clock; ``when_done`` is called once, by the thread that sets the outcome."""
@@ -110,6 +120,7 @@ class Ticket:
         self.deadline = self.submitted + request.timeout_s
         self.first_token_s: float | None = None
         self.outcome: Generation | Exception | None = None
+        self.is_streamed = False
         self._when_done = when_done
         self._last_token: float | None = None
         self._deltas: list[str] = []
@@ -123,6 +134,7 @@ class Ticket:
             AnswerCancelledError: As ``result``.
             EngineFailedError: As ``result``.
         """
+        self.is_streamed = True
         position, done = 0, False
         while not done:
             fresh, done = self._fresh(position)
@@ -178,8 +190,9 @@ class Ticket:
             if self.first_token_s is None:
                 self.first_token_s = now - self.submitted
             self._last_token = now
-            self._deltas.append(delta)
-            self._changed.notify_all()
+            if self.is_streamed:
+                self._deltas.append(delta)
+                self._changed.notify_all()
         return None if before is None else now - before
 
     def finish(self, generation: Generation) -> None:
@@ -205,9 +218,15 @@ class Ticket:
 
 
 class Engine(Protocol):
-    """Generates answers; every method may be called from any thread."""
+    """Generates answers; every method may be called from any thread.
+
+    Attributes:
+        name: Its name on the command line.
+        weights: How it holds the judged values of the base's weights.
+    """
 
     name: str
+    weights: str
 
     def submit(self, request: AnswerRequest) -> Ticket:
         """Start or queue one answer.

@@ -31,6 +31,7 @@ class RemoteEngine:
     """One thread with a streaming request for each answer."""
 
     name = "remote"
+    weights = "the remote server's"
 
     def __init__(
         self, url: str, model: str, tokenizer: Any, *, api_key: str | None = None, max_in_flight: int = 64

@@ -31,6 +31,7 @@ class SerialEngine:
             max_in_flight: Maximum of running and waiting requests; further ones are refused.
         """
         self._model, self._tokenizer = model, tokenizer
+        self.weights = "as loaded"
         self._limit_tokens = int(model.config.max_position_embeddings)
         self._admission = Admission(max_in_flight, seconds=self._seconds)
         self._pace = Pace()

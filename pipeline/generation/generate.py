@@ -11,10 +11,11 @@ import torch
 from transformers import GenerationConfig as HFGenerationConfig
 from transformers import StoppingCriteriaList
 
-from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
+from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, GenerationConfig, Style
 from pipeline.data.encoding import prompt_ids
 from pipeline.data.style import inject_token
 from pipeline.data.text import require_prompt
+from pipeline.generation.pool import Pool, Row
 
 FinishReason = Literal["eos", "length", "time"]
 
@@ -44,6 +45,23 @@ class Generation:
     def token_count(self) -> int:
         """Tokens of the answer, without EOS."""
         return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt among many.
+
+    Attributes:
+        prompt: The user's prompt, without a style token.
+        style: The requested style; None adds no style token.
+        limits: Decoding limits.
+        seed: Of the random numbers that the sampled answers of one seed draw.
+    """
+
+    prompt: str
+    style: Style | None
+    limits: GenerationConfig = UNCONSTRAINED
+    seed: int = 0
 
 
 Watch = Callable[[list[int]], bool]
@@ -136,6 +154,50 @@ def generate_batch(
         finished(answer, tokenizer, config, latency_s, style)
         for answer, (_, style) in zip(answers, requests, strict=True)
     ]
+
+
+def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once: int) -> list[Generation]:
+    """Answer any number of prompts: on a CPU in one pool, on a GPU in batches of ``generate_batch``.
+
+    Args:
+        model: A model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        asked: The prompts; the longest answers are begun first, so that few places are empty at the end.
+        at_once: Answers that are decoded at the same time.
+
+    Raises:
+        TextError: As ``styled_prompt_ids``.
+    """
+    order = sorted(range(len(asked)), key=lambda index: asked[index].style is Style.TERSE)
+    decode = _in_pool if model.device.type == "cpu" else _in_batches
+    answers = dict(zip(order, decode(model, tokenizer, [asked[index] for index in order], at_once), strict=True))
+    return [answers[index] for index in range(len(asked))]
+
+
+def _in_pool(model: Any, tokenizer: Any, asked: Sequence[Asked], at_once: int) -> list[Generation]:
+    started = time.perf_counter()
+    prompts = [styled_prompt_ids(tokenizer, one.prompt, one.style) for one in asked]
+    generators = {one.seed: torch.Generator().manual_seed(one.seed) for one in asked}
+    draws = [torch.rand(one.limits.max_new_tokens, generator=generators[one.seed]).tolist() for one in asked]
+    pool = Pool(model, tokenizer.eos_token_id)
+    rows = [Row(*row) for row in zip(prompts, (one.limits for one in asked), draws, strict=True)]
+    pool.decode(rows, at_once)
+    latency_s = time.perf_counter() - started
+    return [
+        finished(row.answer, tokenizer, row.limits, latency_s, one.style) for row, one in zip(rows, asked, strict=True)
+    ]
+
+
+def _in_batches(model: Any, tokenizer: Any, asked: Sequence[Asked], at_once: int) -> list[Generation]:
+    answers: dict[int, Generation] = {}
+    for limits, seed in dict.fromkeys((one.limits, one.seed) for one in asked):
+        torch.manual_seed(seed)
+        alike = [index for index, one in enumerate(asked) if (one.limits, one.seed) == (limits, seed)]
+        for start in range(0, len(alike), at_once):
+            batch = alike[start : start + at_once]
+            requests = [(asked[index].prompt, asked[index].style) for index in batch]
+            answers.update(zip(batch, generate_batch(model, tokenizer, requests, limits), strict=True))
+    return [answers[index] for index in range(len(asked))]
 
 
 def decoding(config: GenerationConfig, tokenizer: Any, max_time_s: float | None = None) -> HFGenerationConfig:

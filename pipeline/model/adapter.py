@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+)
+from safetensors import safe_open
 
 from pipeline.config import STYLE_WORDS, AdapterConfig, Preset
 from pipeline.distributed import gathered_tensors, is_sharded
@@ -15,6 +23,9 @@ from pipeline.errors import PipelineError
 from pipeline.files import building_folder
 from pipeline.model.style_embeddings import add_style_rows, replace_rows_after_lookup
 from pipeline.model.tokenizer import style_token_ids
+
+ADAPTER = "default"
+"""PEFT's name of the only adapter."""
 
 
 def attach_adapter(model: Any, tokenizer: Any, preset: Preset) -> PeftModel:
@@ -66,7 +77,7 @@ def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path, words: Mappin
     """Put a saved adapter on a base model, in evaluation mode.
 
     Raises:
-        PipelineError: The adapter is damaged, lacks a tensor or is made for another base.
+        PipelineError: The adapter is damaged, lacks a tensor, has one too many or is made for another base.
     """
     add_style_rows(base, tokenizer, words)
     try:
@@ -76,5 +87,25 @@ def apply_adapter(base: Any, tokenizer: Any, adapter_folder: Path, words: Mappin
             adapted = PeftModel.from_pretrained(base, str(adapter_folder), local_files_only=True).eval()
     except Exception as error:  # safetensors and PEFT raise many kinds; each means the same to the user
         raise PipelineError(f"{adapter_folder}: the adapter cannot be loaded ({error}); train it again.") from error
+    if surplus := _tensor_names(adapter_folder) - _taken_names(adapted):
+        raise PipelineError(
+            f"{adapter_folder}: the model does not take {len(surplus)} of its tensors, {min(surplus)} among them;"
+            " restore its adapter_config.json or train it again."
+        )
     replace_rows_after_lookup(adapted)
     return adapted
+
+
+def _tensor_names(adapter_folder: Path) -> set[str]:
+    names: set[str] = set()
+    for file in adapter_folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            names.update(tensors.keys())
+    return names
+
+
+def _taken_names(adapted: PeftModel) -> set[str]:
+    """Names under which an adapter's file may hold tensors; PEFT leaves all others out without a word."""
+    whole = {name for name, _ in adapted.named_parameters()}  # a resized embedding may be saved beside the adapter
+    whole.update(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    return whole

@@ -100,7 +100,9 @@ def shape_of(folder: Path) -> MistralShape:
         PipelineError: The folder has no ``config.json`` of a language model, or other weights than it says.
     """
     config = model_config(folder)
-    tensors = {} if config["model_type"] in ("mistral", "llama") else tensor_shapes(folder)
+    width = (config.get("head_dim") or 0) * config.get("num_attention_heads", 0)
+    by_formula = config["model_type"] in ("mistral", "llama") and width in (0, config.get("hidden_size"))
+    tensors = {} if by_formula else tensor_shapes(folder)
     if not tensors:
         return MistralShape.of_folder(folder)
     from transformers import AutoConfig

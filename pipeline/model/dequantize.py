@@ -39,7 +39,7 @@ def unpack(model: Any, dtype: torch.dtype, *, merge: bool) -> Any:
 
     # Adapted layers first, since each contains its 4-bit base layer.
     kinds = ((LoraLinear4bit, _merged_weight),) if merge else ()
-    for kind, unpacked in (*kinds, (Linear4bit, _weight)):
+    for kind, unpacked in (*kinds, (Linear4bit, plain_weight)):
         for name, module in list(model.named_modules()):
             if isinstance(module, kind):
                 parent, _, child = name.rpartition(".")
@@ -49,11 +49,12 @@ def unpack(model: Any, dtype: torch.dtype, *, merge: bool) -> Any:
 
 
 def _merged_weight(module: Any) -> torch.Tensor:
-    merged: torch.Tensor = _weight(module.get_base_layer()) + module.get_delta_weight("default").float()
+    merged: torch.Tensor = plain_weight(module.get_base_layer()) + module.get_delta_weight("default").float()
     return merged
 
 
-def _weight(module: Any) -> torch.Tensor:
+def plain_weight(module: Any) -> torch.Tensor:
+    """The values of a linear layer in float32, shape (outputs, inputs); 4-bit ones are dequantised."""
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
 

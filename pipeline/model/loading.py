@@ -22,10 +22,10 @@ from pipeline.config import (
 )
 from pipeline.distributed import is_sharded, local_gpu, process_count
 from pipeline.errors import PipelineError
-from pipeline.files import weights_digest
 from pipeline.model.adapter import apply_adapter
-from pipeline.model.base_models import open_base_model
+from pipeline.model.base_models import BaseModelFiles, open_base_model
 from pipeline.model.dequantize import for_inference
+from pipeline.model.identity import require_same_adapter, require_same_base
 from pipeline.model.openmp import in_temporary_thread
 from pipeline.model.quantization_report import QuantizationCensus, quantization_census
 from pipeline.model.style_embeddings import add_style_rows
@@ -38,19 +38,19 @@ logger = logging.getLogger(__name__)
 def hardware_preset(preset: Preset, device: str) -> Preset:
     """The preset with a compute dtype and, if it asks for packed rows, a path that ``device`` supports.
 
-    CPUs, several processes and a torch without variable-length attention take padded micro-batches: the same loss.
+    Several processes, and on a GPU a torch without variable-length attention, take padded micro-batches: the same loss.
 
     Raises:
         PipelineError: ``cuda`` was requested but is not available; falling back would silently change the run.
     """
+    packs = preset.training.padding_free and process_count() == 1
     if device == "cuda":
         if not torch.cuda.is_available():
             raise PipelineError(
                 "no CUDA device found; choose a CPU target, add --device cpu or run on a machine with a GPU."
             )
-        packs = preset.training.padding_free and attends_to_packed_rows() and process_count() == 1
-        return with_padding_free(preset, packs)
-    return with_compute_dtype(with_padding_free(preset, False), cpu_compute_dtype())
+        return with_padding_free(preset, packs and attends_to_packed_rows())
+    return with_compute_dtype(with_padding_free(preset, packs), cpu_compute_dtype())
 
 
 def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> Any:
@@ -130,20 +130,17 @@ def load_trained(run: RunFolder, *, device: str | None = None, base_model: str |
         base_model: Folder of the base weights, for targets with local weights.
 
     Raises:
-        PipelineError: The run is not complete, or its adapter is missing, changed, damaged or made for another base.
+        PipelineError: The run is not complete, its adapter is missing or damaged, or what decides its answers is not as
+            it was trained: adapter, base, tokenizer, template or decoding limits.
     """
     record = run.read_record()
     if record["status"] != "completed":
         raise PipelineError(f"{run.path}: the run is {record['status']}, not completed; finish the training first.")
-    if not (run.adapter / "adapter_config.json").is_file():
-        raise PipelineError(f"{run.adapter}: no adapter here; train again in another folder.")
-    adapter_sha256 = weights_digest(run.adapter)
-    if adapter_sha256 != record["adapter"]["sha256"]:
-        raise PipelineError(f"{run.adapter}: not the adapter that this run trained; restore it or train again.")
-    base = _load_run_base(run, device, base_model)
+    require_same_adapter(run, record)
+    base = _load_run_base(run, record, device, base_model)
     census = quantization_census(base.model)
     adapted = for_inference(apply_adapter(base.model, base.tokenizer, run.adapter, base.target.style_words))
-    return TrainedModel(adapted, base.tokenizer, base.target, adapter_sha256, census)
+    return TrainedModel(adapted, base.tokenizer, base.target, record["adapter"]["sha256"], census)
 
 
 @in_temporary_thread
@@ -156,15 +153,25 @@ def load_untrained(run: RunFolder, *, device: str | None = None, base_model: str
         base_model: As for ``load_trained``.
 
     Raises:
-        PipelineError: The run or the base weights are missing.
+        PipelineError: The run or the base weights are missing, or the base is not the one of the training.
     """
-    base = _load_run_base(run, device, base_model)
+    base = _load_run_base(run, run.read_record(), device, base_model)
     add_style_rows(base.model, base.tokenizer, base.target.style_words)
     return LoadedModel(for_inference(base.model.eval()), base.tokenizer, base.target)
 
 
-def _load_run_base(run: RunFolder, device: str | None, base_model: str | None) -> LoadedModel:
-    record = run.read_record()
-    base, device = open_base_model(recorded_target(record, run.record_file), base_model), device or record["device"]
+def open_run_base(run: RunFolder, record: dict[str, Any], base_model: str | None) -> BaseModelFiles:
+    """Open the base model that a run was trained from.
+
+    Raises:
+        PipelineError: The base is missing, or it, its tokenizer or the decoding limits are not those of the training.
+    """
+    base = open_base_model(recorded_target(record, run.record_file), base_model)
+    require_same_base(run, record, base)
+    return base
+
+
+def _load_run_base(run: RunFolder, record: dict[str, Any], device: str | None, base_model: str | None) -> LoadedModel:
+    base, device = open_run_base(run, record, base_model), device or record["device"]
     quantization = hardware_preset(PRESETS[record["preset"]["name"]], device).quantization
     return LoadedModel(load_base(base.folder, quantization, device), base.tokenizer, base.target)

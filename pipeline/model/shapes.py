@@ -64,7 +64,7 @@ class MistralShape:
             )
         except KeyError as error:
             raise PipelineError(f"{file}: lacks {error}; restore the model's own config.json.") from None
-        if config.get("head_dim", shape.head_size) != shape.head_size:
+        if (config.get("head_dim") or shape.head_size) != shape.head_size:  # null in some configurations
             raise PipelineError(f"{file}: head_dim is not hidden_size / num_attention_heads; this is not supported.")
         return shape
 

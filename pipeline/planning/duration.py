@@ -9,14 +9,16 @@ from pipeline.planning.memory_estimate import MicroBatch, Needs
 
 CPU_FLOPS_PER_THREAD = 32e9
 """Fitted to the recorded embedded run, two threads with AVX-512 bfloat16; other CPUs differ by a small factor."""
-LAYER_PASS_S = 5.5e-3
-"""Seconds that Python and kernel launches take for one pass through one layer: fitted to the 1.78 examples/s of one
-golden run on an H200, where arithmetic and memory traffic are a tenth of the time."""
+PACKED_CPU_FLOPS_PER_THREAD = 150e9
+"""Of packed rows: fitted to a run of smollm2-135m on two threads with AMX bfloat16."""
+LAYER_PASS_S = 5.85e-3
+"""Seconds that Python and kernel launches take for one pass through one layer: fitted to the median of four golden runs
+on H200s, 1.69 examples/s (1.53 to 1.98), where arithmetic and memory traffic are a tenth of the time."""
 GPU_EFFICIENCY = 0.5
 """Assumed share of a data sheet's arithmetic rate that such short sequences reach; not measured."""
 PACKED_EFFICIENCY = 0.45
 """Share of a data sheet's arithmetic rate that packed rows reach beside their memory traffic: fitted to the lean run of
-Mistral's shape on an H200 (``results/mistral-7b-v0.3-synthetic/gpu/lean-packed``). Launching takes no time, since each
+Mistral's shape on an H200 (``results/mistral-7b-v0.3-synthetic/gpu/lean``). Launching takes no time, since each
 pass is a recorded graph."""
 PACKED_LAYER_S = 0.9e-3
 """Seconds that a layer's kernels take at least in a recorded step, however small they are: fitted to the lean run of
@@ -63,11 +65,14 @@ def packed_duration_s(
         steps: Optimizer steps of the run.
     """
     shape, gpu = needs.shape, device.gpu
-    if gpu is None:
-        return None
     passes = 2 + checkpointed_layers / shape.layers
     token_operations = passes * needs.projection_parameters + 2 * shape.vocabulary_size * shape.hidden_size
-    arithmetic_s = 2 * sum(row_tokens) * token_operations / (PACKED_EFFICIENCY * gpu.bf16_tflops * 1e12)
+    operations = 2 * sum(row_tokens) * token_operations
+    if device.kind == "cpu":
+        return operations / (PACKED_CPU_FLOPS_PER_THREAD * device.threads)
+    if gpu is None:
+        return None
+    arithmetic_s = operations / (PACKED_EFFICIENCY * gpu.bf16_tflops * 1e12)
     unpacking_s = len(row_tokens) * passes * _unpacking_bytes(needs) / (gpu.bandwidth_gb_per_s * 1e9)
     kernels_s = len(row_tokens) * shape.layers * PACKED_LAYER_S
     saves_s = (

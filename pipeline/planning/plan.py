@@ -111,8 +111,7 @@ def make_plan(preset: Preset, shape: MistralShape, data: Any, device: Device) ->
         device: Where.
     """
     needs = Needs(shape, preset, device.kind)
-    packs = preset.training.padding_free and device.kind == "cuda"
-    return _packed_plan(needs, device, data) if packs else _padded_plan(needs, device, data)
+    return (_packed_plan if preset.training.padding_free else _padded_plan)(needs, device, data)
 
 
 def _padded_plan(needs: Needs, device: Device, data: Any) -> Plan:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import GENERATION_PRESETS, PRESETS
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_of, weights_digest
 from pipeline.model.base_models import open_base_model
+from pipeline.model.identity import base_config, tokenizer_files
 from pipeline.run_folder import RunFolder, package_versions
 from pipeline.targets import recorded_target
-
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
-"""Patterns of a tokenizer's files; the chat template has its own digest, whichever file it is in."""
-
-_WRITER_NOTES = frozenset({"transformers_version", "_name_or_path"})
 
 
 def identity(run: RunFolder, *, base_model: str | None = None, device: str | None = None) -> dict[str, Any]:
@@ -75,11 +70,10 @@ def base_identity(run: RunFolder, base_model: str | None = None) -> dict[str, An
 
     base = open_base_model(recorded_target(run.read_record(), run.record_file), base_model)
     folder, tokenizer = base.folder, base.tokenizer
-    tokenizer_files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
     return {
         "base_model_sha256": weights_digest(folder),
-        "base_config_sha256": _canonical_sha256(_model_config(folder / "config.json")),
-        "tokenizer_sha256": sha256_of(*tokenizer_files),
+        "base_config_sha256": _canonical_sha256(base_config(folder)),
+        "tokenizer_sha256": sha256_of(*tokenizer_files(folder)),
         "chat_template_sha256": _canonical_sha256(tokenizer.chat_template),
         "style_token_ids": style_token_ids(tokenizer),
     }
@@ -122,15 +116,6 @@ def _installed_preset(run: RunFolder, preset: Any) -> Any:
     if name not in PRESETS:
         raise PipelineError(f"{run.record_file}: preset.name is {name!r}, not one of: {', '.join(PRESETS)}.")
     return PRESETS[name]
-
-
-def _model_config(path: Path) -> dict[str, Any]:
-    """The model's configuration, without the fields that describe the program that wrote it."""
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"{path}: cannot be read ({error}); restore the base model's files.") from error
-    return {name: value for name, value in config.items() if name not in _WRITER_NOTES}
 
 
 def _canonical_sha256(value: object) -> str:

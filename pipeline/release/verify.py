@@ -76,6 +76,7 @@ def check_verdict(
     *,
     base_model: str | None = None,
     device: str | None = None,
+    trusted_key: Path | None = None,
     note_environment: Callable[[str], None] | None = None,
 ) -> list[str]:
     """List all reasons why a verdict does not cover an adapter as it would run on this machine.
@@ -85,6 +86,7 @@ def check_verdict(
         adapter: The run folder, or the adapter folder inside it.
         base_model: Folder of the base weights, for targets with local weights.
         device: ``cpu`` or ``cuda``; None takes the run's own.
+        trusted_key: Public key that must have signed the attestation beside the verdict; None asks for none.
         note_environment: Called with each difference of device and packages, which then is not a complaint; so a CPU
             machine can verify a verdict from a GPU.
 
@@ -97,7 +99,7 @@ def check_verdict(
     verdict = read_verdict(path)
     run = adapter if isinstance(adapter, RunFolder) else find_run(adapter)
     run.read_record()
-    complaints = judged_again(verdict)
+    complaints = judged_again(path, trusted_key)
     if verdict["subject"].get("access") != "model":
         complaints.append("subject.access: a running server was judged, not an adapter")
     recorded = {name: value for name, value in verdict["identity"].items() if name != "environment"}
@@ -110,23 +112,30 @@ def check_verdict(
     return complaints
 
 
-def judged_again(verdict: Mapping[str, Any]) -> list[str]:
+def judged_again(path: Path, trusted_key: Path | None = None) -> list[str]:
     """List what is wrong with a verdict by itself: its seal, criteria, outcomes and decision; not what it covers.
 
+    Args:
+        path: The verdict's file.
+        trusted_key: Public key with which its attestation must be signed; None asks for none.
+
     Raises:
-        PipelineError: No gate is installed.
+        PipelineError: The file is no verdict, or no gate is installed.
     """
-    complaints = [complaint for recheck in _gates() for complaint in recheck(verdict)]
+    verdict = read_verdict(path)
+    complaints = [complaint for recheck in _gates("recheck") for complaint in recheck(verdict)]
+    if trusted_key is not None:
+        complaints += [complaint for check in _gates("attestation") for complaint in check(path, trusted_key)]
     if verdict["decision"] != "ACCEPTED":
         complaints.append(f"decision: {verdict['decision']}, not ACCEPTED")
     return complaints
 
 
-def _gates() -> list[Callable[[Mapping[str, Any]], list[str]]]:
-    found = importlib.metadata.entry_points(group=GATE_GROUP, name="recheck")
+def _gates(name: str) -> list[Callable[..., list[str]]]:
+    found = importlib.metadata.entry_points(group=GATE_GROUP, name=name)
     if not found:
         raise PipelineError(
-            f"no gate is installed that could judge the verdict again (entry point recheck of {GATE_GROUP}); "
+            f"no gate is installed that could judge the verdict again (entry point {name} of {GATE_GROUP}); "
             "install the project with its gate: pip install -e ."
         )
     gates = []

@@ -13,12 +13,14 @@ from pipeline.service.schemas import Health, Probe
 def health(answering: Answering) -> Response:
     """The documented health route; 200 only while requests are answered."""
     status, reason = answering.service.status()
-    info = answering.service.loaded and answering.service.loaded.info
+    loaded = answering.service.loaded
+    info = loaded and loaded.info
     body = Health(
         status=status,
         model=info.model if info else None,
         adapter=info.adapter if info else None,
         gpu_memory=round(info.gpu_memory_gib(), 3) if info else 0.0,
+        weights=loaded.engine.weights if loaded else None,
         reason=reason,
     )
     return reply(body, 200 if status == "ok" else 503)

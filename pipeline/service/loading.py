@@ -13,12 +13,11 @@ from pipeline.data.encoding import prompt_ids
 from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
-from pipeline.engines.selection import EngineName, default_engine, open_local
-from pipeline.model.base_models import open_base_model
-from pipeline.model.loading import load_trained
+from pipeline.engines.selection import DEFAULT_ENGINE, EngineName, open_local
+from pipeline.model.identity import require_same_adapter
+from pipeline.model.loading import load_trained, open_run_base
 from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import ServiceInfo
-from pipeline.targets import recorded_target
 
 MAX_PROMPT_TOKENS = 1024
 
@@ -48,7 +47,7 @@ def load_local(
     """
     trained = load_trained(run, device=device, base_model=base_model)
     info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
-    return open_local(engine or default_engine(), trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
+    return open_local(engine or DEFAULT_ENGINE, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
 
 
 def load_remote(
@@ -57,10 +56,11 @@ def load_remote(
     """Connect to a server that has the run's model; only the tokenizer is loaded in this process.
 
     Raises:
-        PipelineError: The run, the base model or the server is missing.
+        PipelineError: The run, the base model or the server is missing, or the run is not as it was trained.
     """
     record = run.read_record()
-    base = open_base_model(recorded_target(record, run.record_file), base_model)
+    require_same_adapter(run, record)
+    base = open_run_base(run, record, base_model)
     engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
     return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
 

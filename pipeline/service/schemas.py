@@ -89,6 +89,8 @@ class Health(Probe):
     """SHA-256 of the adapter's weights; null until they are loaded."""
     gpu_memory: float
     """GPU memory in use in GiB; 0.0 on a CPU."""
+    weights: str | None
+    """How the engine holds the base's 4-bit weights; null until they are loaded."""
 
 
 class OpenAIError(ResponseBody):

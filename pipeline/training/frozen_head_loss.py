@@ -12,6 +12,9 @@ from torch.nn import functional
 from pipeline.data.batches import IGNORED_LABEL
 from pipeline.planning.memory_estimate import LOSS_ROWS_AT_ONCE
 
+CPU_ROWS_AT_ONCE = 8
+"""Rows as wide as the vocabulary that a core's cache holds in float32, so that the passes over them stay in it."""
+
 
 class _FrozenHeadLoss(torch.autograd.Function):
     """Summed cross entropy of ``hidden @ head.T``; makes the gradient of ``hidden`` in the same pass.
@@ -24,20 +27,17 @@ class _FrozenHeadLoss(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Shapes: ``hidden`` (rows, width) and ``head`` (vocabulary, width), of one dtype; the others (rows)."""
-        gradient, total = torch.empty_like(hidden), torch.zeros((), device=hidden.device)
-        each = torch.ones(1, device=hidden.device).expand(len(labels)) if weights is None else weights
-        blocks = zip(*(torch.split(part, LOSS_ROWS_AT_ONCE) for part in (hidden, labels, each, gradient)), strict=True)
-        for inputs, targets, weight, flowing in blocks:
-            scores = functional.linear(inputs, head).float()
-            chosen = targets.unsqueeze(1)
-            normalizer = scores.logsumexp(dim=1, keepdim=True)
-            losses = normalizer - scores.gather(1, chosen)
-            total += losses.sum() if weights is None else losses.squeeze(1).dot(weight)
-            probabilities = scores.sub_(normalizer).exp_()
-            probabilities.scatter_add_(1, chosen, torch.full_like(normalizer, -1.0))
-            if weights is not None:
-                probabilities.mul_(weight.unsqueeze(1))
-            torch.mm(probabilities.to(head.dtype), head, out=flowing)
+        gradient, losses = torch.empty_like(hidden), torch.empty(len(labels), device=hidden.device)
+        blocks = zip(
+            *(torch.split(part, LOSS_ROWS_AT_ONCE) for part in (hidden, labels, losses, gradient)), strict=True
+        )
+        for inputs, targets, lost, flowing in blocks:
+            torch.mm(_minus_targets(functional.linear(inputs, head), targets, lost), head, out=flowing)
+        if weights is None:
+            total = losses.sum()
+        else:
+            total = losses.dot(weights)
+            gradient.mul_(weights.unsqueeze(1))
         ctx.save_for_backward(gradient)
         return total
 
@@ -48,10 +48,24 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return gradient * flowing[0].to(gradient.dtype), None, None, None
 
 
+def _minus_targets(scores: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+    """Write the cross entropy of each row into ``losses`` and the softmax less one at the target over ``scores``."""
+    rows = len(scores) if scores.is_cuda else CPU_ROWS_AT_ONCE
+    parts = (torch.split(part, rows) for part in (scores, targets.unsqueeze(1), losses))
+    for part, chosen, lost in zip(*parts, strict=True):
+        exact = part.float()
+        probabilities = exact.softmax(dim=1)
+        # The largest probability cannot vanish, so its logarithm gives the normaliser.
+        normaliser = exact.amax(dim=1) - probabilities.amax(dim=1).log()
+        torch.sub(normaliser, exact.gather(1, chosen).squeeze(1), out=lost)
+        part.copy_(probabilities.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=probabilities.dtype)))
+    return scores
+
+
 def weighted_answer_loss(
     hidden: torch.Tensor, head: torch.Tensor, following: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Cross entropy of the tokens that follow, summed and scaled, without a shape that depends on the data.
+    """Cross entropy of the tokens that follow, summed and scaled; on a GPU without a shape that depends on the data.
 
     Args:
         hidden: Normalised hidden states, shape (tokens, width).
@@ -59,7 +73,10 @@ def weighted_answer_loss(
         following: The token that follows each, ``IGNORED_LABEL`` where there is no loss; shape (tokens).
         scale: One number.
     """
-    weights = (following != IGNORED_LABEL) * scale
+    answered = following != IGNORED_LABEL
+    if not hidden.is_cuda:  # recorded passes need one shape; others leave out what has no loss
+        hidden, following, answered = hidden[answered], following[answered], answered[answered]
+    weights = answered * scale
     loss: torch.Tensor = _FrozenHeadLoss.apply(hidden, head, following.clamp(min=0), weights)  # type: ignore[no-untyped-call]
     return loss
 

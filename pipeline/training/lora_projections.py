@@ -3,7 +3,7 @@
 PEFT's layer casts its input and both factors, copies the base's output and adds LoRA's to the copy. Here the factors
 have copies in the base's arithmetic (``LoraGroup.copies``; the trained tensors stay float32), projections of one input
 share one product with their stacked A, and LoRA's output is added inside the product that makes it. Each 4-bit matrix
-is dequantised once per pass. Dropout is not supported.
+is dequantised once per pass on a GPU, and once per run on a CPU. Dropout is not supported.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from bitsandbytes.functional import dequantize_4bit
 from torch import Tensor
 from torch.nn import functional
 
-ADAPTER = "default"
-"""PEFT's name of the only adapter."""
+from pipeline.model.adapter import ADAPTER
 
 
 class LoraGroup:
@@ -40,6 +39,9 @@ class LoraGroup:
         self.stacked_a = torch.cat([a.detach() for a, _ in factors]).to(dtype)
         self.factors_b = [b.detach().to(dtype, copy=True) for _, b in factors]
         self.rank = factors[0][0].shape[0]
+        # A CPU takes as long to dequantise a matrix as to multiply with it, and has room for the values.
+        on_cpu = self._weights[0].device.type == "cpu"
+        self._kept = [self._dequantised(index) for index in range(len(layers))] if on_cpu else None
 
     def copies(self) -> list[Tensor]:
         """The working copies, in the order of ``trained``."""
@@ -48,6 +50,9 @@ class LoraGroup:
 
     def weight(self, index: int) -> Tensor:
         """One projection's weight, dequantised, shape (outputs, inputs)."""
+        return self._dequantised(index) if self._kept is None else self._kept[index]
+
+    def _dequantised(self, index: int) -> Tensor:
         packed = self._weights[index]
         weight: Tensor = dequantize_4bit(packed.data, packed.quant_state)
         return weight

@@ -1,8 +1,8 @@
 """A window's examples one after the other in a single row, without padding between them: the same loss and gradients.
 
 Runs the decoder layers of Mistral's and Llama's architecture with the weights of the loaded model; the model itself is
-not changed. Attention keeps the examples apart by where each begins, with the variable-length flash kernel that torch
-contains on a GPU, and with a block mask on a CPU, where this path is only tested.
+not changed. Attention keeps the examples apart by where each begins: with the variable-length flash kernel that torch
+contains on a GPU, one example after the other on a CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.data.batches import IGNORED_LABEL
+from pipeline.training import cpu_attention
 from pipeline.training.frozen_head_loss import weighted_answer_loss
 from pipeline.training.lora_projections import LoraGroup, gated_mlp, project
 
@@ -50,12 +51,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest_t
             query, key, value, starts, starts, longest_tokens, longest_tokens, 0.0, True, False
         )[0]
         return attended
-    positions = torch.arange(query.shape[0], device=query.device)
-    example = torch.bucketize(positions, starts[1:], right=True)
-    seen = (example.unsqueeze(1) == example) & (positions.unsqueeze(1) >= positions)
-    query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
-    masked = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, enable_gqa=True)
-    return masked[0].transpose(0, 1)
+    return cpu_attention.attend(query, key, value, starts)
 
 
 class _Layer:

@@ -33,6 +33,7 @@ from pipeline.memory import peak_memory, resident_bytes
 from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.base_models import open_base_model
 from pipeline.model.heads import has_plain_head
+from pipeline.model.identity import RECORDED, adapter_settings, base_settings
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.quantization_report import quantization_census
 from pipeline.model.shapes import MistralShape
@@ -132,6 +133,7 @@ class _Job:
         tokenizer: Its tokenizer, style tokens added.
         data: The encoded examples.
         identity: What must be equal for an earlier run to go on.
+        base_settings: What of the base decides the answers, as it was before training.
         run: Where this process writes.
         checkpoints: Where all processes keep their checkpoints.
     """
@@ -142,6 +144,7 @@ class _Job:
     tokenizer: Any
     data: Any
     identity: dict[str, Any]
+    base_settings: dict[str, Any]
     run: RunFolder
     checkpoints: RunFolder
 
@@ -160,7 +163,7 @@ def _prepare(request: TrainingRequest) -> _Job:
         "base_model_sha256": weights_digest(base.folder),
     }
     run = RunFolder(request.output)
-    return _Job(request, preset, base.folder, base.tokenizer, data, identity, run, run)
+    return _Job(request, preset, base.folder, base.tokenizer, data, identity, base_settings(base), run, run)
 
 
 def _follow(job: _Job) -> dict[str, Any]:
@@ -188,7 +191,8 @@ def _train(job: _Job) -> dict[str, Any]:
     save_adapter(adapted, run.adapter)
     write_text(run.training_figure, draw_training(run.read_metrics()))
     size_bytes = sum(file.stat().st_size for file in run.adapter.glob("*.safetensors"))
-    return {**figures, "adapter": {"sha256": weights_digest(run.adapter), "size_bytes": size_bytes}}
+    adapter = {"sha256": weights_digest(run.adapter), "size_bytes": size_bytes}
+    return {**figures, "adapter": adapter, RECORDED: {**job.base_settings, **adapter_settings(run.adapter)}}
 
 
 def _remedy(error: BaseException) -> str | None:

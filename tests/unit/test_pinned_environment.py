@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests import engine_environments
 from tests import pinned_environment as golden_environment
-from tests.pinned_environment import OPTIONAL_VARIABLE, build_packages, packages_folder, prepare, run
+from tests.engine_environments import ENGINES
+from tests.pinned_environment import CONVERTERS, build_packages, optional_variable, packages_folder, prepare, run
 
 FREE = 11 * 1024**3
 
@@ -24,12 +27,23 @@ class Machine:
         self.installed: list[tuple[str, ...]] = []
         self.interrupted = False
 
-    def pip(self, environment: Path, *arguments: str) -> None:
+    def pip(self, environment: Path, *arguments: str, action: str = "install") -> None:
+        if action == "download":
+            self._download(Path(arguments[arguments.index("--dest") + 1]))
+            return
         if "--requirement" in arguments:
-            (golden_environment._site(environment) / "pinned.py").touch()
+            (golden_environment.site_folder(environment) / "pinned.py").touch()
         if self.interrupted:
             raise KeyboardInterrupt
         self.installed.append(arguments)
+
+    def _download(self, folder: Path) -> None:
+        converter = folder / "name-1" / "vendor" / CONVERTERS / "convert_hf_to_gguf.py"
+        converter.parent.mkdir(parents=True)
+        converter.touch()
+        with tarfile.open(folder / "name-1.tar.gz", "w:gz") as archive:
+            archive.add(folder / "name-1", "name-1")
+        shutil.rmtree(folder / "name-1")
 
 
 @pytest.fixture
@@ -48,7 +62,8 @@ def machine(tmp_path: Path, constraints: Path, monkeypatch: pytest.MonkeyPatch) 
         create(folder, **{**options, "with_pip": False})
 
     monkeypatch.setenv("VERBOSITY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(OPTIONAL_VARIABLE, raising=False)
+    for environment in ("golden", *ENGINES):
+        monkeypatch.delenv(f"VERBOSITY_{environment.upper()}_OPTIONAL", raising=False)
     monkeypatch.setattr(golden_environment, "_pip", machine.pip)
     monkeypatch.setattr(venv, "create", without_pip)
     monkeypatch.setattr(golden_environment, "CONSTRAINTS", constraints)
@@ -113,7 +128,7 @@ def test_without_room_nothing_runs_and_nothing_is_green(
 ) -> None:
     disk(monkeypatch, 9 * 1024**3)
     if allowed is not None:
-        monkeypatch.setenv(OPTIONAL_VARIABLE, allowed)
+        monkeypatch.setenv(optional_variable(golden_environment.CONSTRAINTS), allowed)
     assert run(["-c", "print('ran')"]) == status
     printed = capfd.readouterr()
     assert "NOT RUN on the golden pins" in printed.err
@@ -133,10 +148,47 @@ def test_built_packages_need_no_room(
 def test_the_torch_that_runs_is_named_and_the_status_passed_on(
     machine: Machine, constraints: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    site = golden_environment._site(build_packages(constraints))
+    site = golden_environment.site_folder(build_packages(constraints))
     (site / "torch.py").write_text("__version__ = '2.7.1+cu126'\n")
     assert run(["-c", "import sys; print('ran'); sys.exit(3)"]) == 3
     assert capfd.readouterr().out.splitlines() == ["golden pins: torch 2.7.1+cu126", "ran"]
+
+
+@pytest.fixture
+def engine_pins(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "constraints"
+    folder.mkdir()
+    for engine in ENGINES:
+        (folder / f"{engine}.txt").write_text(f"{engine}==1\n")
+    monkeypatch.setattr(engine_environments, "ROOT", tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tests_find_the_engine_that_was_built(
+    engine: str, engine_pins: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = f"import os; print(os.environ['{engine_environments.variable(engine)}'])"
+    assert engine_environments.run(engine, ["-c", code]) == 0
+    packages = build_packages(engine_pins / f"{engine}.txt")
+    assert capfd.readouterr().out.splitlines() == [f"{engine}: {packages}", str(packages)]
+    assert packages.name.startswith(f"{engine}-")
+    assert (packages / CONVERTERS / "convert_hf_to_gguf.py").exists() == (engine == "llama")
+
+
+@pytest.mark.parametrize("status", [1, 0])
+def test_without_room_for_an_engine_nothing_runs_and_nothing_is_green(
+    status: int, engine_pins: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk(monkeypatch, 4 * 1024**3)
+    if status == 0:
+        monkeypatch.setenv("VERBOSITY_VLLM_OPTIONAL", "1")
+    assert engine_environments.run("vllm", ["-c", "print('ran')"]) == status
+    printed = capfd.readouterr()
+    assert "NOT RUN with vllm" in printed.err
+    assert "4.0 GiB free, and building vllm.txt takes 5" in printed.err
+    assert "VERBOSITY_VLLM_OPTIONAL=1 to go on" in printed.err
+    assert "ran" not in printed.out
 
 
 def test_it_starts_on_a_bare_python() -> None:

@@ -62,6 +62,14 @@ def test_the_report_holds_every_run_and_refuses_unlike_ones(tmp_path: Path) -> N
         report(folders, tmp_path / "out")
 
 
+def test_seeds_of_one_preset_are_reported_without_a_comparison(tmp_path: Path) -> None:
+    (tmp_path / "seed").mkdir()
+    (tmp_path / "seed" / HELD_OUT_FILE).write_text(json.dumps(runs([], [1.0])[0]))
+    document = report([tmp_path / "seed"], tmp_path)
+    assert [row["variant"] for row in document["rows"]] == ["lean"]
+    assert to_markdown(document).strip().splitlines()[-1].startswith("| lean")
+
+
 def test_two_runs_that_were_made_in_turn_are_compared_by_rate_and_memory() -> None:
     of_golden, of_lean = (
         {

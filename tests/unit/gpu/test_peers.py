@@ -53,8 +53,11 @@ def test_losses_are_compared_where_both_took_the_same_steps() -> None:
 
 
 def test_a_lever_that_failed_says_so_and_a_step_that_did_not_run_is_left_out(tmp_path: Path) -> None:
-    levers = {"matrix_product_tflops": 1.0, "levers": [{"variant": "packed", "error": "out of memory"}]}
+    origin: dict[str, Any] = {"provenance": {"git_commit": "c"}, "gpu": None}
+    levers = {**origin, "matrix_product_tflops": 1.0, "levers": [{"variant": "packed", "error": "out of memory"}]}
     (tmp_path / "levers.json").write_text(json.dumps(levers))
-    text = to_markdown(read_folder(tmp_path))
+    found = read_folder(tmp_path)
+    assert found.items() >= origin.items()
+    text = to_markdown(found)
     assert "| packed  | failed" in text
     assert "unsloth" not in text

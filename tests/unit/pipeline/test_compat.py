@@ -13,7 +13,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BatchEncoding, TrainingArguments
 
 from pipeline.compat import TRANSFORMERS_5, checkpointing_arguments, dtype_argument, warmup_arguments
-from pipeline.engines.selection import default_engine
 from pipeline.model.tokenizer import style_token_ids
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -106,13 +105,3 @@ def test_versions_are_asked_for_in_one_place() -> None:
     modules = [path for path in (ROOT / "pipeline").rglob("*.py") if asking.search(path.read_text(encoding="utf-8"))]
     # The doctor only tells them.
     assert [path.name for path in modules if path.parent.name != "doctor"] == ["compat.py"]
-
-
-def test_a_release_with_a_fixed_page_size_answers_one_request_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FixedPages:
-        def __init__(self, num_blocks: int | None = None) -> None: ...
-
-    monkeypatch.setattr(
-        "transformers.generation.configuration_utils.ContinuousBatchingConfig", FixedPages, raising=False
-    )
-    assert default_engine() == "serial"

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.cli import main
-from pipeline.compat import batches_continuously
 from pipeline.config import GenerationConfig, Style, resolve_preset
 from pipeline.data.encoding import encode, prompt_ids, render_prompt
 from pipeline.data.formats import Example
@@ -118,8 +117,6 @@ def test_likelihoods_are_those_of_the_models_own_logits(trained: Trained) -> Non
 
 @pytest.mark.parametrize("engine_name", ["serial", "continuous"])
 def test_engines_answer_as_generate_does(trained: Trained, engine_name: Any) -> None:
-    if engine_name == "continuous" and not batches_continuously():
-        pytest.skip("the installed transformers has no continuous batching that can be guarded")
     exact = exact_model(trained.run)
     engine = open_local(engine_name, exact.model, exact.tokenizer, max_in_flight=2)
     try:

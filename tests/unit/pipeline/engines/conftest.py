@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 
-from pipeline.compat import TRANSFORMERS_5
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import open_local
@@ -22,9 +20,6 @@ from pipeline.run_folder import RunFolder
 from tests.unit.pipeline.engines.exact import exact_model
 
 KEY = "a-key"
-needs_continuous_batching = pytest.mark.skipif(
-    not TRANSFORMERS_5, reason=f"transformers {transformers.__version__} has no continuous batching that can be guarded"
-)
 OpenEngine = Callable[..., Engine]
 
 
@@ -59,7 +54,7 @@ def openai_server(tiny_run: RunFolder) -> Iterator[str]:
     process.stdout.close()
 
 
-@pytest.fixture(params=["serial", pytest.param("continuous", marks=needs_continuous_batching), "remote"])
+@pytest.fixture(params=["serial", "continuous", "remote"])
 def open_engine(request: pytest.FixtureRequest, exact: LoadedModel) -> Iterator[OpenEngine]:
     """Opens the engine under test; all are closed in the end."""
     opened: list[Engine] = []

@@ -25,7 +25,7 @@ def main() -> None:
         began.set()
         threading.Event().wait()
 
-    loaded.model.get_output_embeddings().register_forward_hook(hang)
+    loaded.model.get_input_embeddings().register_forward_hook(hang)
     engine.submit(AnswerRequest("Why?", Style.TERSE, 300))
     began.wait()
     engine.close()

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.compat import TRANSFORMERS_5
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.engines.interface import (
     AnswerCancelledError,
@@ -20,12 +19,11 @@ from pipeline.engines.interface import (
     EngineClosedError,
     RequestTooLongError,
 )
-from pipeline.engines.selection import default_engine
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import Generation, generate_with_style
 from pipeline.model.loading import LoadedModel
 from pipeline.run_folder import RunFolder
-from tests.unit.pipeline.engines.conftest import OpenEngine, needs_continuous_batching, until
+from tests.unit.pipeline.engines.conftest import OpenEngine, until
 
 GREEDY = GenerationConfig(max_new_tokens=24)
 ENDLESS = GenerationConfig(min_new_tokens=4000, max_new_tokens=4000)
@@ -191,11 +189,7 @@ def test_what_would_be_late_is_refused_but_with_nobody_in_flight_it_may_try(engi
     assert not running.done()
 
 
-def test_the_default_is_the_fastest_that_the_versions_have() -> None:
-    assert default_engine() == ("continuous" if TRANSFORMERS_5 else "serial")
-
-
-@pytest.mark.parametrize("name", ["serial", pytest.param("continuous", marks=needs_continuous_batching)])
+@pytest.mark.parametrize("name", ["serial", "continuous"])
 def test_a_step_that_never_ends_does_not_keep_the_process_from_ending(name: str, tiny_run: RunFolder) -> None:
     command = [sys.executable, "-m", "tests.unit.pipeline.engines.hung", str(tiny_run.path), name]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

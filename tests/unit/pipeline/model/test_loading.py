@@ -206,11 +206,19 @@ def test_the_embedded_target_loads_in_4bit_and_speaks() -> None:
     [
         ("lean", "cuda", "1", True, True),
         ("golden", "cuda", "1", True, False),
-        ("lean", "cpu", "1", True, False),
+        ("lean", "cpu", "1", False, True),
+        ("lean", "cpu", "2", False, False),
         ("lean", "cuda", "2", True, False),
         ("lean", "cuda", "1", False, False),
     ],
-    ids=["lean", "golden", "on a CPU", "several processes", "torch without variable-length attention"],
+    ids=[
+        "lean",
+        "golden",
+        "on a CPU",
+        "processes on a CPU",
+        "several processes",
+        "torch without variable-length attention",
+    ],
 )
 def test_rows_are_packed_where_that_was_asked_for_and_works(
     preset: str, device: str, processes: str, attends: bool, packs: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,7 @@
-"""The exported folder answers as the trained model does, in a process that knows nothing of this project."""
+"""The exported folder answers as the trained model does, in a process that knows nothing of this project.
+
+GGUF files and engines other than transformers: ``tests/engines``.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ from pipeline.files import weights_digest
 from pipeline.generation.generate import styled_prompt_ids
 from pipeline.model.loading import LoadedModel, load_trained, load_untrained
 from pipeline.release import export as export_module
-from pipeline.release.export import Proof, export
+from pipeline.release.checkpoints import write_merged
+from pipeline.release.export import export
+from pipeline.release.proof import ROUNDED_AGAIN, Proof
 from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
 from tests.support import tiny_request
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "pipeline.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "export.md"
 PROOF = Proof(12, 500, 0.0, 0.01, 0.1, 0.5)
 
 
@@ -138,7 +143,8 @@ def test_the_card_shows_the_verdicts_figures(
     }
     verdict = {"decision": "ACCEPTED", "criteria_version": "1", "criteria": [entry]}
     monkeypatch.setattr(export_module, "read_verdict", lambda path: verdict)
-    card = export_module._card(taught, exported, "float32", PROOF, tmp_path / "verdict.json")
+    content = json.loads((exported / "export.json").read_text(encoding="utf-8"))
+    card = export_module._card(taught, content, PROOF, tmp_path / "verdict.json")
     assert "**ACCEPTED**" in card
     assert shown in card
 
@@ -166,10 +172,9 @@ def test_an_export_that_loses_the_adapter_is_not_written(
         for name, parameter in trained.model.named_parameters():
             if "lora_B" in name:
                 parameter.data.zero_()
-        whole(trained, *arguments)
+        write_merged(trained, *arguments)
 
-    whole = export_module._write_merged
-    monkeypatch.setattr(export_module, "_write_merged", lose)
+    monkeypatch.setattr(export_module, "write_merged", lose)
     with pytest.raises(PipelineError, match="not written, since the exported model answers differently: ") as refusal:
         export(taught, tmp_path / "model")
     assert "; its absolute change is " in str(refusal.value)
@@ -196,6 +201,12 @@ def test_the_proof_can_fail_and_says_why(change: dict[str, Any], reason: str) ->
     changed = dataclasses.replace(PROOF, **change)
     assert not changed.holds
     assert reason in "; ".join(changed.violations)
+
+
+def test_weights_of_four_bits_have_limits_of_their_own() -> None:
+    rounded = dataclasses.replace(PROOF, mean_difference_nats=-0.09, limits=ROUNDED_AGAIN)
+    assert rounded.holds
+    assert "the limit is 0.1" in dataclasses.replace(rounded, mean_difference_nats=-0.11).violations[0]
 
 
 def test_a_folder_that_holds_something_is_left_alone(taught: RunFolder, tmp_path: Path) -> None:

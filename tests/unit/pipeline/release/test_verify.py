@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import pipeline.release.fingerprint
+from harness.attestation import KEY_VARIABLE as SIGNING_KEY_VARIABLE
+from harness.attestation import attest, signer_from_environment
 from harness.seal import KEY_VARIABLE, seal
 from pipeline.cli import main
 from pipeline.errors import PipelineError
@@ -19,13 +21,13 @@ from pipeline.files import write_json
 from pipeline.release.fingerprint import identity
 from pipeline.release.verify import GATE_GROUP, check_verdict, find_run, read_verdict
 from pipeline.run_folder import RunFolder
-from tests.verdict_files import accepted_subject, criterion, document, resealed
+from tests.verdict_files import accepted_subject, criterion, document, resealed, write_keys
 
 Edit = Callable[[dict[str, Any]], object]
 
 
-def entry_point(value: str) -> importlib.metadata.EntryPoint:
-    return importlib.metadata.EntryPoint("recheck", value, GATE_GROUP)
+def entry_point(value: str, name: str = "recheck") -> importlib.metadata.EntryPoint:
+    return importlib.metadata.EntryPoint(name, value, GATE_GROUP)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *entries: importlib.metadata.EntryPoint) -> None:
@@ -39,7 +41,8 @@ def install(monkeypatch: pytest.MonkeyPatch, *entries: importlib.metadata.EntryP
 def _gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     criteria = importlib.metadata.EntryPoint("verbosity", "acceptance.criteria:DOCUMENTED", "verbosity.criteria")
-    install(monkeypatch, entry_point("harness.installed:recheck_by_installed"), criteria)
+    recheck = entry_point("harness.installed:recheck_by_installed")
+    install(monkeypatch, recheck, entry_point("harness.attestation:complaints", "attestation"), criteria)
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +180,27 @@ def test_a_keyed_verdict_needs_the_key(
     assert "VERBOSITY_VERDICT_KEY is not set" in complaint
     monkeypatch.setenv(KEY_VARIABLE, "secret")
     assert check_verdict(file, tiny_run) == []
+
+
+def test_a_trusted_key_must_have_signed(
+    file: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = write_keys(file.parent, "release")
+    check = ["verify", str(file), "--adapter", str(run.path), "--trust-key", str(public)]
+    serve = ["serve", "--port", "0", "--run", str(run.path)]
+    assert main(check) == 1
+    assert "verdict.intoto.json is missing" in capsys.readouterr().out
+    assert main([*serve, "--trust-key", str(public)]) == 1
+    assert "name the verdict with --require-verdict" in capsys.readouterr().err
+
+    monkeypatch.setenv(SIGNING_KEY_VARIABLE, str(private))
+    attest(file, signer_from_environment())
+    assert main(check) == 0
+    _, other = write_keys(file.parent, "other")
+    assert main([*check[:-1], str(other)]) == 1
+    assert "attestation: " in capsys.readouterr().out
+    assert main([*serve, "--require-verdict", str(file), "--trust-key", str(other)]) == 1
+    assert "not started: " in capsys.readouterr().err
 
 
 def test_another_environment_is_refused_or_noted(

@@ -35,6 +35,7 @@ class FakeEngine:
     """Answers at once with the style and the prompt, or, with ``hold``, when ``answer`` is called."""
 
     name = "fake"
+    weights = "nf4"
 
     def __init__(self, max_in_flight: int = 8) -> None:
         self.admission = Admission(max_in_flight)

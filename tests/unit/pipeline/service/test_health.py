@@ -28,7 +28,8 @@ def states(client: Any) -> list[tuple[int, str]]:
 
 def test_health_answers_as_documented() -> None:
     response = Served().client.get("/health")
-    assert response.get_json() == {"status": "ok", "model": "tiny", "adapter": INFO.adapter, "gpu_memory": 1.235}
+    named = {"model": "tiny", "adapter": INFO.adapter, "weights": "nf4"}
+    assert response.get_json() == {"status": "ok", **named, "gpu_memory": 1.235}
 
 
 def test_before_the_model_is_there_the_service_says_so() -> None:

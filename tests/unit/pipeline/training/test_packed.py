@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-import pipeline.training.train
-from pipeline.config import PRESETS, Preset, with_padding_free
+from pipeline.config import PRESETS
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.files import TRAINING_DATA
@@ -87,21 +86,11 @@ def test_a_window_gives_the_gradient_of_plain_accumulation(
     assert difference < 0.02
 
 
-def packed_run(output: Path, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> RunFolder:
-    """Train the tiny target on the padding-free path, which is otherwise a GPU's."""
-
-    def packing(preset: Preset, device: str) -> Preset:
-        return with_padding_free(hardware_preset(preset, device), True)
-
-    monkeypatch.setattr(pipeline.training.train, "hardware_preset", packing)
-    train(tiny_request(output, max_examples=48, **overrides))
-    return RunFolder(output)
-
-
-def test_the_trajectory_is_that_of_padded_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(tiny_request(tmp_path / "padded", max_examples=48))
+def test_the_trajectory_is_that_of_padded_micro_batches(tmp_path: Path) -> None:
+    train(tiny_request(tmp_path / "padded", max_examples=48, padding_free=False))
     padded = RunFolder(tmp_path / "padded").read_metrics()
-    rows = packed_run(tmp_path / "packed", monkeypatch).read_metrics()
+    train(tiny_request(tmp_path / "packed", max_examples=48))
+    rows = RunFolder(tmp_path / "packed").read_metrics()
     assert [row["tokens"] for row in rows] == [row["tokens"] for row in padded]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in padded], rel=2e-3)
     assert [row["grad_norm"] for row in rows] == pytest.approx([row["grad_norm"] for row in padded], rel=1e-2)

@@ -1,0 +1,185 @@
+"""Faults of serving that happened to others first, with the public thread that reports them, if there is one."""
+
+from __future__ import annotations
+
+from sabotage import answering, other_servers
+from sabotage.fault import (
+    ANSWERS,
+    COHERENCE,
+    ERRORS,
+    GENERATE,
+    HEALTH,
+    LOAD,
+    SEPARATION,
+    SERVED,
+    STYLE,
+    Fault,
+)
+from sabotage.reported import GITHUB
+
+_SERVING = (
+    Fault(
+        "stale-answers",
+        "the server answers from a cache that does not know the style",
+        (GENERATE, LOAD),
+        inject=other_servers.keep_stale_answers,
+        seen=GITHUB + "vllm-project/vllm/issues/30931",
+    ),
+    Fault(
+        "prompt-counted",
+        "tokens counts the prompt, too",
+        (GENERATE, LOAD),
+        inject=other_servers.count_prompt,
+        seen=GITHUB + "kserve/kserve/pull/3712",
+    ),
+    Fault(
+        "counted-before-stripping",
+        "tokens counts a special token that the text does not show",
+        (GENERATE, LOAD),
+        inject=other_servers.count_before_stripping,
+    ),
+    Fault(
+        "capped-by-default",
+        "another server's default cap of 16 tokens applies",
+        (GENERATE, LOAD),
+        inject=other_servers.cap_by_default,
+        seen=GITHUB + "deepjavalibrary/djl-serving/pull/1624",
+    ),
+    Fault(
+        "answers-empty",
+        "every answer is empty",
+        (GENERATE, LOAD),
+        inject=other_servers.answer_nothing,
+        seen=GITHUB + "huggingface/autotrain-advanced/issues/299",
+    ),
+    Fault(
+        "older-replica",
+        "half of the requests reach a replica of an older version, whose field is called text",
+        (GENERATE, LOAD),
+        inject=other_servers.answer_as_an_older_version,
+        seen=GITHUB + "kubernetes/kubernetes/issues/29174",
+    ),
+    Fault(
+        "long-prompts-cut",
+        "a prompt of any length is answered, and only its end was read",
+        (ERRORS,),
+        ANSWERS,
+        inject=other_servers.cut_long_prompts,
+        seen=GITHUB + "ollama/ollama/issues/8099",
+    ),
+    Fault(
+        "unknown-style-accepted",
+        "an unknown style is answered as if it were TERSE",
+        (ERRORS,),
+        inject=other_servers.accept_unknown_styles,
+    ),
+    Fault(
+        "refuses-bluntly",
+        "a refusal under load does not say when to ask again",
+        (LOAD,),
+        inject=other_servers.refuse_bluntly,
+        seen=GITHUB + "NVIDIA-NeMo/Guardrails/pull/2334",
+    ),
+    Fault(
+        "still-loading",
+        "/health says loading for ever, with status 200",
+        (HEALTH,),
+        inject=other_servers.stay_loading,
+        seen=GITHUB + "gpustack/gpustack/issues/6203",
+    ),
+    Fault("memory-as-text", "/health gives gpu_memory as text", (HEALTH,), inject=other_servers.show_memory_as_text),
+)
+
+_LEARNED = (
+    Fault(
+        "double-bos",
+        "the server puts a second BOS before every prompt",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.double_bos,
+        seen=GITHUB + "vllm-project/vllm/pull/27517",
+    ),
+    Fault(
+        "template-left-out",
+        "the server sends prompts to the model without the chat template",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.leave_template_out,
+        seen=GITHUB + "hiyouga/LlamaFactory/issues/5834",
+    ),
+    Fault(
+        "context-cut",
+        "the server reads only the last 8 tokens of a prompt, so the style token is lost",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.cut_context,
+        seen=GITHUB + "ollama/ollama/issues/3839",
+    ),
+    Fault(
+        "sampling-defaults",
+        "the server samples by another server's defaults, temperature 1 and top_p 1",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.sample_by_default,
+        seen=GITHUB + "vllm-project/vllm/pull/15281",
+    ),
+    Fault(
+        "merged-twice",
+        "the server applies the adapter twice",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.merge_twice,
+        seen=GITHUB + "jingyaogong/minimind/pull/598",
+    ),
+    Fault(
+        "merged-into-4bit",
+        "the server merges the adapter into the 4-bit weights, which rounds most of it away",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.merge_into_4bit,
+        seen=GITHUB + "huggingface/transformers/issues/31293",
+    ),
+    Fault(
+        "old-replica",
+        "half of the requests reach a replica without the adapter",
+        (SERVED,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.keep_an_old_replica,
+        seen=GITHUB + "vllm-project/aibrix/issues/1095",
+    ),
+    Fault(
+        "overflow",
+        "half precision overflows in the server: answers of exclamation marks",
+        (GENERATE, SERVED),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.overflow,
+        seen=GITHUB + "QwenLM/Qwen3/issues/761",
+    ),
+    Fault(
+        "prompt-repeated",
+        "every answer begins with its prompt",
+        (GENERATE,),
+        ANSWERS,
+        learned=True,
+        inject=other_servers.repeat_prompt,
+    ),
+    Fault(
+        "stop-token-dropped",
+        "no token stops an answer, so every one runs to its cap",
+        (SEPARATION, COHERENCE),
+        (*STYLE, *ANSWERS),
+        learned=True,
+        inject=answering.never_stop,
+        seen=GITHUB + "Blaizzy/mlx-vlm/pull/2112",
+    ),
+)
+
+REPORTED_OF_SERVERS = (*_SERVING, *_LEARNED)

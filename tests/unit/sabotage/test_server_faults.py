@@ -1,0 +1,60 @@
+"""Each fault of a server still does what it says: code moves, and a fault without effect would prove nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def seen(*fault: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.unit.sabotage.broken_server", *fault]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(finished.stdout)
+    return found
+
+
+Symptom = Callable[[dict[str, Any]], bool]
+SYMPTOMS: dict[str, Symptom] = {
+    "mixed-up": lambda found: found["verbose"]["response"] == "terse",
+    "served-terse": lambda found: found["verbose"]["tokens"] == 32,
+    "latency-in-ms": lambda found: found["terse"]["latency"] > 1e-2,
+    "health-lies": lambda found: found["health"]["adapter"] == "0" * 64,
+    "health-incomplete": lambda found: "gpu_memory" not in found["health"],
+    "errors-are-200": lambda found: found["unknown_style"] == 200,
+    "stale-answers": lambda found: found["verbose"]["tokens"] == 32,
+    "prompt-counted": lambda found: found["terse"]["tokens"] == 35,
+    "counted-before-stripping": lambda found: found["terse"]["tokens"] == 33,
+    "capped-by-default": lambda found: found["verbose"]["tokens"] == 16,
+    "answers-empty": lambda found: found["verbose"]["response"] == "",
+    "older-replica": lambda found: found["verbose"]["text"] == "verbose",
+    "long-prompts-cut": lambda found: found["long_prompt"] == 200,
+    "unknown-style-accepted": lambda found: found["unknown_style"] == 200,
+    "refuses-bluntly": lambda found: found["busy"][0] == 503 and found["busy"][2] is None,
+    "still-loading": lambda found: found["health"]["status"] == "loading",
+    "memory-as-text": lambda found: found["health"]["gpu_memory"] == "0.0 GiB",
+    "prompt-repeated": lambda found: found["terse"]["response"].startswith("What is caching? "),
+    "overflow": lambda found: set(found["terse"]["response"]) == {"!"},
+}
+
+
+@pytest.fixture(scope="module")
+def healthy() -> dict[str, Any]:
+    return seen()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYMPTOMS)
+def test_a_client_sees_the_fault_and_not_without_it(name: str, healthy: dict[str, Any]) -> None:
+    assert SYMPTOMS[name](seen(name))
+    try:
+        assert not SYMPTOMS[name](healthy)
+    except KeyError:  # a healthy answer has no such field
+        return
