@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.peers import package_versions, running
 from harness.files import write_text_atomically
+from harness.provenance import collect
 from harness.report.document import portable_arguments
 from harness.verdict import EXIT_CODES, Decision
 
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[], help="an option for pytest, such as --target=NAME")
     parser.add_argument("command", nargs="+", help="after --: the server's command, Python first, without its address")
     given = parser.parse_args()
+    provenance = collect(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
         with running(given.command, log, ready="/v1/models", limit_s=START_LIMIT_S) as url:
@@ -60,6 +62,7 @@ def main() -> None:
         "command": portable_arguments(given.command, ROOT),
         "packages": package_versions(Path(given.command[0]), *given.packages),
         "decision": str(decision),
+        "provenance": provenance,
     }
     write_text_atomically(given.output / "server.json", json.dumps(server, indent=1) + "\n")
     print(f"{given.output}: {decision}")
