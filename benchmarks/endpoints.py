@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,6 @@ from harness.verdict import EXIT_CODES, Decision
 
 START_LIMIT_S = 900.0
 """vLLM compiles its kernels first, which takes minutes on two busy cores."""
-KEPT = ("acceptance.json", "report.md", "figures")
-"""What of an acceptance is committed."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,9 +37,8 @@ def judge(url: str, model: str, options: list[str], output: Path) -> Decision:
         decisions = {code: decision for decision, code in EXIT_CODES.items()}
         if status not in decisions:
             raise RuntimeError(f"the acceptance ended with status {status} and without a decision")
-        output.mkdir(parents=True, exist_ok=True)
-        for name in KEPT:
-            subprocess.run(["cp", "-r", "-T", f"{results}/{name}", str(output / name)], check=True)
+        left_out = shutil.ignore_patterns("*.html", "accepted.json")
+        shutil.copytree(results, output, ignore=left_out, dirs_exist_ok=True)
     return decisions[status]
 
 
