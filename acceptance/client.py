@@ -88,14 +88,15 @@ def send_until_admitted(send: Callable[[], Reply], patience_s: float) -> list[Re
     """
     replies, given_up_s = [], time.monotonic() + patience_s
     while True:
-        replies.append(reply := _send_once(send))
+        replies.append(reply := send_once(send))
         wait_s = max(1, reply.retry_after_s or 1)
         if not reply.is_refusal or time.monotonic() + wait_s > given_up_s:
             return replies
         time.sleep(wait_s)
 
 
-def _send_once(send: Callable[[], Reply]) -> Reply:
+def send_once(send: Callable[[], Reply]) -> Reply:
+    """The reply to a request; status 0 stands for no response at all."""
     started_s = time.perf_counter()
     try:
         return send()

@@ -240,7 +240,7 @@ class OpenAIProtocol:
             "not an object": Malformed(_FIELD, body=_body(["hello"])),
             "deeply nested": Malformed(_FIELD, body=b"[" * 50_000),
             "not UTF-8": Malformed(_FIELD, body=b'{"messages": "\xff"}'),
-            "no messages": Malformed(_FIELD, body=_body({"model": self.model})),
+            "no messages": Malformed(_FIELD, body=_body({"model": self.model, "max_tokens": 1})),
             "messages is null": wrong(messages=None),
             "messages is text": wrong(messages="Hi"),
             "message is text": wrong(messages=["Hi"]),

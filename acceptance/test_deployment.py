@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 from acceptance.answers import is_valid_answer, is_wrong_count, response_ids
-from acceptance.client import Client, Endpoint
+from acceptance.client import Client, Endpoint, send_once
 from acceptance.crowd import ask_alone
+from acceptance.protocols import Malformed, Reply
 from harness.machine import MachineWatch
 from harness.metrics import misplaced_answers
 from harness.recorder import Recorder
@@ -79,8 +81,7 @@ def test_error_handling(measured: Recorder, client: Client) -> None:
     wrong, not_json = [], []
     malformed = client.protocol.malformed
     for name, case in malformed.items():
-        path = case.path or client.protocol.path
-        reply = client.request(case.method, path, data=case.body, headers=case.headers)
+        reply = send_once(partial(send_malformed, client, case))
         if reply.status not in case.statuses:
             wrong.append(f"{name}: {reply.status}")
         if not reply.body:
@@ -92,3 +93,8 @@ def test_error_handling(measured: Recorder, client: Client) -> None:
         non_json_body_count=len(not_json),
         healthy_after=client.health().status == 200,
     )
+
+
+def send_malformed(client: Client, case: Malformed) -> Reply:
+    """The reply to a malformed request."""
+    return client.request(case.method, case.path or client.protocol.path, data=case.body, headers=case.headers)

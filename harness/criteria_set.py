@@ -73,6 +73,18 @@ class CriteriaSet(Mapping[str, Criterion]):
         described = [dataclasses.asdict(criterion) for criterion in self.criteria]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
+    def marked(self, which: object) -> Criterion:
+        """Return the criterion that a ``criterion`` mark names by its id, or brings itself.
+
+        Raises:
+            ValueError: There is no such criterion.
+        """
+        if isinstance(which, Criterion):
+            return which
+        if not isinstance(which, str) or which not in self:
+            raise ValueError(f"no criterion {which!r} in the set {self.name}; known: {', '.join(self)}")
+        return self[which]
+
     def asked_of(self, subject: Subject) -> dict[str, Criterion]:
         """Return the criteria that can be asked of a subject, by id."""
         return {id_: criterion for id_, criterion in self.items() if subject.in_scope(criterion)}

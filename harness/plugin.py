@@ -5,7 +5,6 @@ Installing the project loads it, like any pytest plugin; it changes nothing for 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
@@ -14,12 +13,11 @@ import pytest
 
 from harness import provenance
 from harness.arguments import FolderOption, collected_whole_folder
-from harness.criteria import Criterion
 from harness.criteria_set import NO_CRITERIA, CriteriaSet
 from harness.recorder import Recorder
 from harness.session import AcceptanceSession
 from harness.snapshots.plugin import RECORDING_ORIGIN, RESULTS_FOLDER, SNAPSHOT_STATES, results_folder
-from harness.subject import Subject
+from harness.subject import marked_subject
 from harness.trial import Trial
 from harness.verdict import Decision, Outcome
 
@@ -98,20 +96,17 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _register(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    files, out_of_scope = [], []
-    for item in items:
+    files = []
+    for item in list(items):
         if any(item.iter_markers("criterion")):
             if not __debug__:
                 raise pytest.UsageError("python -O removes assertions, which criteria rely on; run it without -O")
             files.append(item.path)
-            trial = _trial(_session(config), item)
-            if trial is None:
-                out_of_scope.append(item)
-            else:
+            if trial := _trial(_session(config), item):
                 item.stash[_TRIAL] = trial
-    if out_of_scope:
-        items[:] = [item for item in items if item not in out_of_scope]
-        config.hook.pytest_deselected(items=out_of_scope)
+            else:
+                items.remove(item)
+                config.hook.pytest_deselected(items=[item])
     # Unreadable files and --lf leave tests out: the run cannot pass, and its own message is the better one.
     partial = session.testsfailed or config.getoption("lf", False)
     if files and not partial and collected_whole_folder(config, files):
@@ -137,33 +132,13 @@ def _trial(acceptance: AcceptanceSession, item: pytest.Item) -> Trial | None:
             "pytest.mark.subject(name=..., learned=..., thresholds={...})"
         )
     try:
-        criterion, subject = _criterion(acceptance.criteria, marks[0].args[0]), _subject(mark)
+        criterion, subject = acceptance.criteria.marked(marks[0].args[0]), marked_subject(mark.args, mark.kwargs)
         if criterion.id in subject.out_of_scope:
             acceptance.criteria.check(subject)
             return None
         return acceptance.add(item.nodeid, criterion, subject)
     except ValueError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
-
-
-def _criterion(criteria: CriteriaSet, which: object) -> Criterion:
-    if isinstance(which, Criterion):
-        return which
-    if not isinstance(which, str) or which not in criteria:
-        raise ValueError(f"no criterion {which!r} in the set {criteria.name}; known: {', '.join(criteria)}")
-    return criteria[which]
-
-
-def _subject(mark: pytest.Mark) -> Subject:
-    # A truthy string would pass for learned weights, so the types are checked.
-    name, learned = mark.kwargs.get("name"), mark.kwargs.get("learned")
-    unknown = mark.kwargs.keys() - {each.name for each in dataclasses.fields(Subject)}
-    if mark.args or unknown or not isinstance(name, str) or not isinstance(learned, bool):
-        raise ValueError(
-            "the subject mark takes name='...', learned=True or False, and optionally thresholds, access, out_of_scope"
-            " and scope"
-        )
-    return Subject(**mark.kwargs)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -78,3 +78,19 @@ class Subject:
 
 def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def marked_subject(arguments: Sequence[object], settings: Mapping[str, Any]) -> Subject:
+    """Return the subject that a ``subject`` mark describes by its keywords.
+
+    Raises:
+        ValueError: There are positional arguments, or a keyword is missing, unknown or wrong.
+    """
+    # A truthy string would pass for learned weights, so the types are checked.
+    typed = isinstance(settings.get("name"), str) and isinstance(settings.get("learned"), bool)
+    if arguments or settings.keys() - {each.name for each in fields(Subject)} or not typed:
+        raise ValueError(
+            "the subject mark takes name='...', learned=True or False, and optionally thresholds, access, out_of_scope"
+            " and scope"
+        )
+    return Subject(**settings)

@@ -25,7 +25,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.report import samples
-from harness.report.formatting import flat_pairs, is_proportion, value_text
+from harness.report.formatting import access_text, flat_pairs, is_proportion, value_text
 
 SIGNIFICANCE = 0.05
 _TIMED_UNITS = ("s", "tokens/s", "examples/s")
@@ -118,7 +118,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
 
 def _require_comparable(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     first, second = (
-        {(subject["name"], _scope(subject), subject["learned"]) for subject in document["subjects"]}
+        {(subject["name"], access_text(subject), subject["learned"]) for subject in document["subjects"]}
         for document in (before, after)
     )
     if first != second:
@@ -135,12 +135,6 @@ def _require_comparable(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             f"the criteria differ (set {names[0]}, criteria_version {versions[0][:12]}, and set {names[1]},"
             f" {versions[1][:12]}); repeat the older run with the newer criteria"
         )
-
-
-def _scope(subject: Mapping[str, Any]) -> str:
-    # Documents of earlier versions declare nothing.
-    declared = subject.get("out_of_scope_reasons", {})
-    return ", without ".join([str(subject["access"]), *sorted(declared)])
 
 
 def _names(subjects: Iterable[tuple[str, str, bool]]) -> str:

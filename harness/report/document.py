@@ -27,7 +27,7 @@ from harness.verdict import (
 
 SCHEMA_VERSION = 2
 
-_ABSOLUTE_PATH = re.compile(r"(^-\w|^|[=:,\s])(/[^\s=:,]+)")
+_ABSOLUTE_PATH = re.compile(r"(^-\w|^|[=:,\s])(/(?!/)[^\s=:,]+)")
 
 Tests = Sequence[tuple[str, CriterionResult]]
 

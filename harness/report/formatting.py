@@ -56,3 +56,8 @@ def escape_markdown(text: object) -> str:
     for character in "|<>*`[]":
         escaped = escaped.replace(character, f"\\{character}")
     return escaped
+
+
+def access_text(subject: Mapping[str, Any]) -> str:
+    """Return how a subject was reached, and what it declares out of scope; earlier versions declare nothing."""
+    return ", without ".join([str(subject["access"]), *sorted(subject.get("out_of_scope_reasons", {}))])

@@ -217,6 +217,11 @@ class AnswersAnything(ChatServer):
         return self.answer({"messages": [{"content": "Hi"}]})
 
 
+class HangsUp(ChatServer):
+    def refuse_malformed(self) -> Response:
+        raise ConnectionError
+
+
 class ShowsPages(ChatServer):
     def refuse_malformed(self) -> Response:
         return Response(400, "<h1>400</h1>")
@@ -243,6 +248,7 @@ class NoModels(ChatServer):
         (NoLimit, "deployment.generate_endpoint", "valid_response_share"),
         (Breaks, "deployment.error_handling", "wrong_status_count"),
         (AnswersAnything, "deployment.error_handling", "wrong_status_count"),
+        (HangsUp, "deployment.error_handling", "wrong_status_count"),
         (ShowsPages, "deployment.error_handling", "non_json_body_count"),
         (NoModels, "deployment.error_handling", "healthy_after"),
         (NoModels, "deployment.under_load", "wrong_reply_count"),
