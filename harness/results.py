@@ -33,9 +33,9 @@ def write_results(
 
     for stale in folder.glob("answers-*.jsonl"):
         stale.unlink()
-    for subject, text in answers.items():
+    for name, text in answers.items():
         if text:
-            write_text_atomically(folder / answers_file(subject), text)
+            write_text_atomically(folder / answers_file(name), text)
     write_text_atomically(folder / DOCUMENT_NAME, document_text(document))
     # Before the report: if that fails, no verdict of an earlier run is left behind.
     for stale in folder.glob("verdict*.json"):

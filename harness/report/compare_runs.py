@@ -247,7 +247,7 @@ def _bound(criterion: Mapping[str, Any], measure: str) -> Mapping[str, Any] | No
 
 def _judge_shares(
     before: Mapping[str, Any], after: Mapping[str, Any], name: str, bound: Mapping[str, Any] | None
-) -> tuple[Kind, str, float]:
+) -> tuple[Kind, str, float | None]:
     first, second = before["measurements"][name], after["measurements"][name]
     cases = [criterion.get("cases", {}).get(name, {}) for criterion in (before, after)]
     p_value, detail = samples.compare_shares(first, second, *cases)

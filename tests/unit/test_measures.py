@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,7 +77,8 @@ def test_consistency_is_computed_again(answers: Answers, counterfactuals: Counte
     assert math.isclose(float(str(measured.measurements["adapter_effect_low_tokens"])), 80)
     assert judged_again("style.consistency", measured) == measured.measurements
     [table] = measured.tables
-    assert [row[0] for row in table["rows"]][:3] == ["TERSE", "VERBOSE", "no token"]  # type: ignore[index]
+    rows: Any = table["rows"]
+    assert [row[0] for row in rows][:3] == ["TERSE", "VERBOSE", "no token"]
 
 
 def test_repetition_is_computed_again(answers: Answers) -> None:
@@ -85,6 +88,21 @@ def test_repetition_is_computed_again(answers: Answers) -> None:
     test_no_repetition(measured, answers, QUESTIONS)
     assert measured.measurements["answer_count"] == 24 * 2 + 12 * 2 * 2
     assert judged_again("style.no_repetition", measured) == measured.measurements
+
+
+def test_speed_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from acceptance import test_style
+
+    def answered(_model: Any, _tokenizer: Any, _question: str, style: Style) -> Generation:
+        return answer(TOKENS[style], style)
+
+    monkeypatch.setattr(test_style, "generate_with_style", answered)
+    measured, loaded = Recorder(), SimpleNamespace(model=None, tokenizer=None)
+    test_style.test_generation_speed(measured, loaded, QUESTIONS)  # type: ignore[arg-type]
+    assert measured.measurements["tokens_per_s"] == (20 + 100) / (0.5 + 0.5)
+    again = judged_again("style.generation_speed", measured)
+    assert again["verbose_latency_max_s"] == 0.5
+    assert again.items() <= measured.measurements.items()
 
 
 def test_answers_that_are_missing_are_not_measured(answers: Answers) -> None:
@@ -97,9 +115,6 @@ def test_answers_that_are_missing_are_not_measured(answers: Answers) -> None:
         measures.token_separation(fewer)
 
 
-def test_the_criteria_load_without_scipy(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_the_criteria_load_without_scipy() -> None:
     code = "import sys, acceptance.criteria; sys.exit(bool({'scipy', 'numpy', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
