@@ -60,16 +60,20 @@ def judge_again(results: Path, set_name: str | None = None) -> JudgedAgain:
 
     Raises:
         DocumentError: The document cannot be read.
-        LookupError: The set is not installed.
         AnswersError: The kept answers are missing, edited, or of another subject or identity.
-        JudgeAgainError: The document contradicts its sealed verdict, or the answers cannot be measured.
+        JudgeAgainError: The set is not installed, the document contradicts its sealed verdict, or the answers cannot be
+            measured.
+        ValueError: A figure of the document contradicts itself.
     """
     file = results / DOCUMENT_NAME if results.is_dir() else results
     source = read_document(file)
     name = set_name or source.get("criteria_set")
     if name is None:
         raise JudgeAgainError(f"{file}: names no set of criteria; name one with --criteria")
-    judging = _Judging(installed_criteria(name))
+    try:
+        judging = _Judging(installed_criteria(name))
+    except LookupError as error:
+        raise JudgeAgainError(str(error)) from error
     sealed = _agrees_with_verdicts(file.parent, source, judging.notes)
     answers: dict[str, str] = {}
     judged = []

@@ -214,6 +214,31 @@ def test_missing_answers_are_refused(
     assert "restore the answers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "options", "complaint"),
+    [
+        ('"share": 1.0', '"share": 0.5', (), "a share of 0.5 is not 2 of 2"),
+        ("{", "{", ("--criteria", "absent"), "no installed sets of criteria are called 'absent'"),
+    ],
+    ids=["a figure that contradicts itself", "a set that is not installed"],
+)
+def test_what_cannot_be_judged_is_refused_in_a_line(
+    before: str,
+    after: str,
+    options: tuple[str, ...],
+    complaint: str,
+    run: Callable[..., Path],
+    judge: Judge,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = run()
+    (results / "verdict.json").unlink()
+    edit(results / "acceptance.json", before, after)
+    capsys.readouterr()
+    assert judge(results, *options) == 2
+    assert complaint in capsys.readouterr().err
+
+
 def test_without_a_sealed_verdict_none_is_sealed(
     run: Callable[..., Path], judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
