@@ -50,13 +50,13 @@ class Recorder:
         for name, value in measures.items():
             if name in self.measurements:
                 raise ValueError(f"{name} was recorded twice")
-            if isinstance(value, Mapping):
-                self.cases[name] = dict(value)
-                value = Proportion.of(list(value.values()))
-            scalar = _plain(value)
+            cases = _cases(value)
+            scalar = Proportion.of(list(cases.values())) if cases else _plain(value)
             if not isinstance(scalar, bool | int | float | str | Proportion):
                 raise TypeError(f"{name}: a measured value is a scalar, got {type(value).__name__}")
             self.measurements[name] = scalar
+            if cases:
+                self.cases[name] = cases
 
     def taken_during(self, use: MachineUse, *measures: str) -> None:
         """Record what the machine did while measures of time were taken.
@@ -125,6 +125,13 @@ class Recorder:
             if not isinstance(cell, str | int | float):
                 raise TypeError(f"{name}: a cell is text or a number, got {type(cell).__name__} under {column}")
         self.tables.append({"name": name, "columns": list(columns), "rows": cells})
+
+
+def _cases(value: object) -> dict[str, bool]:
+    """What each case showed; empty where the value is no mapping of names to booleans."""
+    given = {name: _plain(flag) for name, flag in value.items()} if isinstance(value, Mapping) else {}
+    flags = {name: flag for name, flag in given.items() if isinstance(name, str) and isinstance(flag, bool)}
+    return flags if len(flags) == len(given) else {}
 
 
 def _plain(value: object) -> object:
