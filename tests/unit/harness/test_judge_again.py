@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -203,6 +204,24 @@ def test_answers_of_other_weights_are_refused(
     edit(results / "acceptance.json", '"adapter_sha256": "abc"', '"adapter_sha256": "abd"')
     assert judge(results) == 2
     assert "other weights or settings than the document's: adapter_sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("adapter", "status"), [("abc", 0), ("abd", 2)], ids=["the same run", "another run"])
+def test_a_named_run_must_be_the_one_that_answered(
+    adapter: str,
+    status: int,
+    run: Callable[..., Path],
+    judge: Judge,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = run()
+    # Inner runs forget what they imported, so the module is the one that is imported after it.
+    fingerprint = importlib.import_module("pipeline.release.fingerprint")
+    monkeypatch.setattr(fingerprint, "run_identity", lambda _: {"adapter_sha256": adapter})
+    assert judge(results, "--run", "runs/first") == status
+    complaint = "a/b: the answers are not those of runs/first: adapter_sha256 differ"
+    assert (complaint in capsys.readouterr().err) is (status != 0)
 
 
 def test_missing_answers_are_refused(
