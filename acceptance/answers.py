@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from acceptance.protocols import Reply
 from harness.effects import mean_difference_interval, probability_of_superiority
 from harness.metrics import ends_as_a_sentence, longest_repeated_span, sequence_repetition
 from harness.recorder import Recorder
 from harness.statistics import Proportion, quantile
 from pipeline.config import GENERATION_PRESETS, Style
+
+if TYPE_CHECKING:
+    from acceptance.protocols import Reply
 
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
@@ -72,12 +74,20 @@ def whole_share(texts: Sequence[str]) -> Proportion:
     return Proportion.of([ends_as_a_sentence(text) for text in texts])
 
 
+def latency_measures(latencies_s: Mapping[Style, Sequence[float]]) -> dict[str, float]:
+    """Quantiles and maximum of the seconds that single answers took, by style."""
+    measures: dict[str, float] = {}
+    for style, values in latencies_s.items():
+        measures |= {f"{style}_latency_p{q}_s": quantile(values, q / 100) for q in (50, 95, 99)}
+        measures[f"{style}_latency_max_s"] = max(values)
+    return measures
+
+
 def record_latencies(measured: Recorder, latencies_s: Mapping[Style, Sequence[float]], warm_up_count: int) -> None:
     """Record and attach the latencies of single answers."""
     for style, values in latencies_s.items():
         measured.attach("latency of one answer", kind="latency", values=values, unit="s", label=style.value)
-        quantiles = {f"{style}_latency_p{q}_s": quantile(values, q / 100) for q in (50, 95, 99)}
-        measured.record(**quantiles, **{f"{style}_latency_max_s": max(values)})
+    measured.record(**latency_measures(latencies_s))
     measured.record(warm_up_count=warm_up_count, response_count=sum(len(values) for values in latencies_s.values()))
 
 

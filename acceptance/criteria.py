@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
+from harness.answers import Answer
 from harness.criteria import Bound, Criterion, Need
-from harness.criteria_set import CriteriaSet
+from harness.criteria_set import CriteriaSet, MeasuresOfAnswers
 
 _LEARNED = (Need.LEARNED_WEIGHTS,)
 _MODEL = (Need.MODEL,)
@@ -202,5 +204,15 @@ _TIMED: Mapping[str, frozenset[str]] = {
     ),
 }
 
-DOCUMENTED = CriteriaSet("verbosity", _CRITERIA, _TIMED)
+
+def _measure(criterion_id: str, answers: Sequence[Answer]) -> Mapping[str, object]:
+    from acceptance.measures import FROM_ANSWERS  # imports scipy, which few users of the criteria need
+
+    return FROM_ANSWERS[criterion_id](answers)
+
+
+_KEPT = ("style.token_separation", "style.consistency", "style.generation_speed", "style.no_repetition")
+_FROM_ANSWERS: Mapping[str, MeasuresOfAnswers] = {id_: partial(_measure, id_) for id_ in _KEPT}
+
+DOCUMENTED = CriteriaSet("verbosity", _CRITERIA, _TIMED, _FROM_ANSWERS)
 """Every documented criterion by id, in the document's order."""

@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from harness.answers import Answer
 from harness.criteria import Criterion
 from harness.subject import Subject
 
@@ -22,6 +23,10 @@ no criteria are supplied; write a set and, in the conftest.py of the root folder
       return CriteriaSet("my-model", (FIRST, SECOND))"""
 
 
+MeasuresOfAnswers = Callable[[Sequence[Answer]], Mapping[str, object]]
+"""Computes measures, as ``Recorder.record`` takes them, from the answers that a test kept."""
+
+
 @dataclass(frozen=True, eq=False)
 class CriteriaSet(Mapping[str, Criterion]):
     """The criteria that every subject of a project must meet, by id, in their order.
@@ -31,15 +36,18 @@ class CriteriaSet(Mapping[str, Criterion]):
         criteria: The criteria.
         timed: Measures that a busy machine can spoil, by criterion id. Not part of the version: they never make a
             criterion pass, only UNDECIDED instead of FAIL.
+        from_answers: How ``verbosity judge`` computes measures again from kept answers, by criterion id; the test
+            calls the same function. Not part of the version.
 
     Raises:
-        ValueError: The name or the set is empty, two criteria share an id, or ``timed`` names a measure that no bound
-            of the set has.
+        ValueError: The name or the set is empty, two criteria share an id, ``timed`` names a measure that no bound
+            of the set has, or ``from_answers`` a criterion that the set has not.
     """
 
     name: str
     criteria: tuple[Criterion, ...]
     timed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    from_answers: Mapping[str, MeasuresOfAnswers] = field(default_factory=dict)
     _by_id: Mapping[str, Criterion] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +60,8 @@ class CriteriaSet(Mapping[str, Criterion]):
         for id_, measures in self.timed.items():
             if id_ not in by_id or not measures <= set(by_id[id_].required_measures):
                 raise ValueError(f"criteria set {self.name}: timed names no bounds of the set: {id_}")
+        if unknown := self.from_answers.keys() - by_id.keys():
+            raise ValueError(f"criteria set {self.name}: from_answers names no criterion: {', '.join(sorted(unknown))}")
         object.__setattr__(self, "timed", MappingProxyType(dict(self.timed)))
         object.__setattr__(self, "_by_id", by_id)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from harness.answers import Answer, checked_answers
 from harness.machine import MachineUse
 from harness.statistics import Proportion
 
@@ -19,12 +20,28 @@ class Recorder:
         self.attachments: list[dict[str, object]] = []
         self.tables: list[dict[str, object]] = []
         self.timed: list[str] = []
+        self.cases: dict[str, dict[str, bool]] = {}
+        self.answers: list[Answer] = []
+
+    def keep(self, answers: Iterable[Answer]) -> None:
+        """Keep the answers that the measures rest on, so that ``verbosity judge`` can compute them again.
+
+        Args:
+            answers: What was asked and answered, each as JSON values by name: prompt, settings, text, token ids,
+                finish reason, seconds. They are read back in the order of the first test that kept them.
+
+        Raises:
+            ValueError: One cannot be written as JSON, or two are equal.
+        """
+        self.answers = checked_answers([*self.answers, *answers])
 
     def record(self, **measures: object) -> None:
         """Record measured values under their measure names.
 
         Args:
-            measures: Booleans, integers, floats, strings or proportions; numpy scalars are converted.
+            measures: Booleans, integers, floats, strings or proportions; numpy scalars are converted. A mapping of
+                cases, such as questions, to booleans is recorded as their proportion, and ``verbosity compare`` pairs
+                the cases.
 
         Raises:
             ValueError: A measure was recorded before.
@@ -33,10 +50,13 @@ class Recorder:
         for name, value in measures.items():
             if name in self.measurements:
                 raise ValueError(f"{name} was recorded twice")
-            scalar = _plain(value)
+            cases = _cases(value)
+            scalar = Proportion.of(list(cases.values())) if cases else _plain(value)
             if not isinstance(scalar, bool | int | float | str | Proportion):
                 raise TypeError(f"{name}: a measured value is a scalar, got {type(value).__name__}")
             self.measurements[name] = scalar
+            if cases:
+                self.cases[name] = cases
 
     def taken_during(self, use: MachineUse, *measures: str) -> None:
         """Record what the machine did while measures of time were taken.
@@ -53,7 +73,9 @@ class Recorder:
         self.record(**use.measures())
         self.timed += measures
 
-    def attach(self, name: str, *, kind: str, values: Sequence[float], unit: str, label: str) -> None:
+    def attach(
+        self, name: str, *, kind: str, values: Sequence[float] | Mapping[str, float], unit: str, label: str
+    ) -> None:
         """Attach a sample that the report draws.
 
         Attachments of one name share a figure, one series a label.
@@ -61,7 +83,7 @@ class Recorder:
         Args:
             name: Name of the figure.
             kind: ``series`` (against the step), ``distribution`` (histogram) or ``latency`` (box and points).
-            values: The sample, shape (n,), n >= 1.
+            values: The sample, shape (n,), n >= 1; as a mapping by case, ``verbosity compare`` pairs the cases.
             unit: Unit of the values. Bounds of the same unit are drawn as threshold lines.
             label: Name of this sample in the legend.
 
@@ -78,8 +100,9 @@ class Recorder:
                 raise ValueError(f"{name}: {label} was attached twice")
             if other["name"] == name and (other["kind"], other["unit"]) != (kind, unit):
                 raise ValueError(f"{name}: one figure has one kind and one unit")
-        numbers = [float(value) for value in values]
-        self.attachments.append({"name": name, "kind": kind, "values": numbers, "unit": unit, "label": label})
+        cases = {"cases": list(values)} if isinstance(values, Mapping) else {}
+        numbers = [float(value) for value in (values.values() if isinstance(values, Mapping) else values)]
+        self.attachments.append({"name": name, "kind": kind, "values": numbers, "unit": unit, "label": label, **cases})
 
     def show(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> None:
         """Show a table in the report, such as sample answers side by side.
@@ -102,6 +125,13 @@ class Recorder:
             if not isinstance(cell, str | int | float):
                 raise TypeError(f"{name}: a cell is text or a number, got {type(cell).__name__} under {column}")
         self.tables.append({"name": name, "columns": list(columns), "rows": cells})
+
+
+def _cases(value: object) -> dict[str, bool]:
+    """What each case showed; empty where the value is no mapping of names to booleans."""
+    given = {name: _plain(flag) for name, flag in value.items()} if isinstance(value, Mapping) else {}
+    flags = {name: flag for name, flag in given.items() if isinstance(name, str) and isinstance(flag, bool)}
+    return flags if len(flags) == len(given) else {}
 
 
 def _plain(value: object) -> object:

@@ -56,7 +56,12 @@ def seal(document_subject: Mapping[str, Any], document: Mapping[str, Any], key: 
         "criteria_version": document["criteria_version"],
         "criteria": [_sealed_criterion(entry) for entry in document_subject["criteria"]],
         "provenance": {name: document["provenance"][name] for name in _PROVENANCE_FIELDS},
+        "document_sha256": document_digest(document),
     }
+    if "answers" in document_subject:
+        body["answers"] = document_subject["answers"]
+    if "judged_again_from" in document:
+        body["judged_again_from"] = document["judged_again_from"]
     # Sealed as it is read back: tuples as lists, enumerations as strings.
     verdict: dict[str, Any] = json.loads(_canonical(body))
     verdict["seal"] = {
@@ -65,6 +70,11 @@ def seal(document_subject: Mapping[str, Any], document: Mapping[str, Any], key: 
     }
     verdict["seal"]["digest"] = _digest(verdict, key)
     return verdict
+
+
+def document_digest(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a document's canonical JSON, which a verdict seals and a later judgement names."""
+    return _sha256(document)
 
 
 def _sealed_criterion(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +207,7 @@ def _criterion_complaints(entry: Mapping[str, Any], subject: Subject, criteria: 
         return
     # Judged by the set's bounds where there are any, never by those of the file.
     criterion = criterion or Criterion(id_, "", tuple(Bound(**bound) for bound in recorded), "")
-    measurements = {name: _measured(value) for name, value in entry["measurements"].items()}
+    measurements = {name: measured_value(value) for name, value in entry["measurements"].items()}
     # Verdicts of earlier versions have no timed measures.
     judged = judge(criterion, subject, measurements, criteria.excusable(id_, entry.get("timed", ())))
     if judged.outcome in _JUDGED:
@@ -218,7 +228,12 @@ def _number(threshold: object) -> object:
     return float(threshold) if isinstance(threshold, int) and not isinstance(threshold, bool) else threshold
 
 
-def _measured(value: Any) -> object:
+def measured_value(value: Any) -> object:
+    """Return a measurement of a document as it was recorded.
+
+    Raises:
+        ValueError: A proportion contradicts itself.
+    """
     if not isinstance(value, Mapping):
         return value
     proportion = Proportion(value["successes"], value["trials"])

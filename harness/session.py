@@ -7,16 +7,19 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.attestation import attest, signer_from_environment
+from harness.answers import answers_text, describe_answers
+from harness.attestation import signer_from_environment
 from harness.criteria import Criterion
 from harness.criteria_set import CriteriaSet
 from harness.files import write_text_atomically
-from harness.seal import key_from_environment, seal
 from harness.subject import Subject
 from harness.trial import Trial
 from harness.verdict import EXIT_CODES, Decision, Outcome
+
+if TYPE_CHECKING:
+    from harness.report.document import Judged
 
 LOST_WORKER = "a worker process crashed before it reported the outcome"
 
@@ -40,6 +43,7 @@ class AcceptanceSession:
         self.trials: list[Trial] = []
         self.snapshots: list[dict[str, object]] = []
         self.identities: dict[str, dict[str, object]] = {}
+        self.answers: dict[str, str] = {}
         self.document: dict[str, Any] | None = None
         self.exit_status: int | None = None
         self.lost_worker = False
@@ -166,13 +170,7 @@ class AcceptanceSession:
                 if trial.selected and not trial.concluded:
                     trial.absorb(replace(trial.result(), reason=LOST_WORKER))
         names = {trial.subject.name for trial in self.trials if trial.selected}
-        judged = [
-            document.Judged(
-                subject, self._required(subject), self._tests(subject), self.identities.get(subject.name, {})
-            )
-            for subject in self._subjects()
-            if subject.name in names
-        ]
+        judged = [self._judged(subject) for subject in self._subjects() if subject.name in names]
         unselected = sorted({subject.name for subject in self._subjects()} - names)
         self.document = document.build(
             self.criteria, judged, unselected, self._ordered_snapshots(), provenance, arguments
@@ -183,6 +181,15 @@ class AcceptanceSession:
             replaced = False
         self.exit_status = EXIT_CODES[decision] if replaced else status
         return self.exit_status
+
+    def _judged(self, subject: Subject) -> Judged:
+        from harness.report.document import Judged, finite
+
+        identity, tests = finite(self.identities.get(subject.name, {})), self._tests(subject)
+        text = answers_text(subject.name, identity, ((nodeid, result.answers) for nodeid, result in tests))
+        self.answers[subject.name] = text
+        described = describe_answers(subject.name, text) if text else {}
+        return Judged(subject, self._required(subject), tests, identity, described)
 
     def _subjects(self) -> list[Subject]:
         return list({trial.subject.name: trial.subject for trial in self.trials}.values())
@@ -196,33 +203,18 @@ class AcceptanceSession:
         return [(trial.nodeid, trial.result()) for trial in self.trials if trial.subject.name == subject.name]
 
     def write(self) -> None:
-        """Write ``acceptance.json``, the report, and a sealed verdict for each subject that was identified."""
+        """Write the document and what belongs to it; an accepted one is kept to compare the next run with."""
         if self.document is None:
             raise RuntimeError("the session is not concluded")
         from harness.report.changes import changes_since
-        from harness.report.html import write_report
+        from harness.results import document_text, write_results
 
         accepted = self.folder / "accepted.json"
         if accepted.is_file():
             self.document["changes"] = changes_since(_parsed(accepted), self.document)
-        text = json.dumps(self.document, indent=2, allow_nan=False) + "\n"
-        write_text_atomically(self.folder / "acceptance.json", text)
-        # Before the report: if that fails, no verdict of an earlier run is left behind.
-        self._write_verdicts()
-        write_report(self.document, self.folder)
+        write_results(self.document, self.answers, self.folder, signer=self._signer)
         if self.document["decision"] == Decision.ACCEPTED:
-            write_text_atomically(accepted, text)
-
-    def _write_verdicts(self) -> None:
-        for stale in self.folder.glob("verdict*.json"):
-            stale.unlink()
-        subjects = [subject for subject in (self.document or {})["subjects"] if subject["identity"]]
-        key = key_from_environment()
-        for subject in subjects:
-            name = "verdict.json" if len(subjects) == 1 else f"verdict-{subject['name']}.json"
-            sealed = seal(subject, self.document or {}, key)
-            text = json.dumps(sealed, indent=2, allow_nan=False) + "\n"
-            attest(write_text_atomically(self.folder / name, text), self._signer)
+            write_text_atomically(accepted, document_text(self.document))
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -121,6 +121,8 @@ class Trial:
             tuple(self.measured.attachments),
             tuple(self.measured.tables),
             self._excusable,
+            dict(self.measured.cases),
+            tuple(self.measured.answers),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from harness.answers import Answer
 from harness.criteria import Bound, BoundState, Criterion
 from harness.machine import describe_use, was_busy
 from harness.subject import Subject
@@ -55,6 +56,8 @@ class CriterionResult:
         attachments: Samples for the report's figures.
         tables: Tables for the report.
         timed: Names of the measures that other work on the watched machine may have spoiled.
+        cases: For shares that were recorded case by case, what each case showed.
+        answers: What the test kept.
     """
 
     criterion_id: str
@@ -66,6 +69,8 @@ class CriterionResult:
     attachments: tuple[Mapping[str, object], ...] = ()
     tables: tuple[Mapping[str, object], ...] = ()
     timed: tuple[str, ...] = ()
+    cases: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    answers: tuple[Answer, ...] = ()
 
 
 def judge(

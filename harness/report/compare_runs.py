@@ -3,9 +3,11 @@
 The rules, by what was recorded:
 
 - An outcome that was PASS and no longer is, is a regression in any case.
-- Proportions: Fisher's exact test, two-sided, p < 0.05.
-- Samples of distributions and latencies: Mann-Whitney U, two-sided, p < 0.05, and a relative change of the median of
-  more than 5 %, because in large samples tiny changes are significant.
+- Proportions of the same cases, such as questions: McNemar's exact test; of other cases, or where the cases were not
+  recorded: Fisher's exact test. Both two-sided, p < 0.05.
+- Samples of distributions and latencies: Wilcoxon's signed-rank test for the same cases, else Mann-Whitney U,
+  two-sided, p < 0.05, and a relative change of the median of more than 5 %, because in large samples tiny changes are
+  significant.
 - Single numbers carry no claim of significance: they are listed as changes, and are a regression only where the
   state of their bound got worse.
 
@@ -13,8 +15,7 @@ The tests are not corrected for their number, so one in twenty unchanged quantit
 better raise a false alarm than miss a regression. Times and rates are compared only between equal machines with equal
 package versions.
 
-Source: Fisher 1935, "The Logic of Inductive Inference", J. R. Stat. Soc. 98; Mann and Whitney 1947, "On a Test of
-Whether One of Two Random Variables is Stochastically Larger than the Other", Ann. Math. Stat. 18; ``scipy.stats``.
+Sources of the tests: see ``samples``.
 """
 
 from __future__ import annotations
@@ -207,7 +208,10 @@ class _SubjectComparer:
             ):
                 continue
             texts = [value_text(values[name]) if name in values else _NOT_RECORDED for values in (first, second)]
-            kind, detail, p_value = _judge(first.get(name), second.get(name), _bound(before, name), bound)
+            if is_proportion(first.get(name)) and is_proportion(second.get(name)):
+                kind, detail, p_value = _judge_shares(before, after, name, bound)
+            else:
+                kind, detail, p_value = _judge(_bound(before, name), bound)
             yield Difference(kind, self.name, after["id"], name, texts[0], texts[1], detail, p_value)
 
     def _samples(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
@@ -218,7 +222,7 @@ class _SubjectComparer:
                 continue
             if other["values"] == sample["values"] or (not self.timed and is_timing("", sample["unit"])):
                 continue
-            shift = samples.shift(other["values"], sample["values"])
+            shift = samples.compare_samples(other, sample)
             name = f"{sample['name']} ({sample['label']}), median"
             if shift is None:
                 self.notes.append(f"{self.name}, {after['id']}: {name} was not compared, a value is not finite.")
@@ -228,7 +232,7 @@ class _SubjectComparer:
                 texts = [
                     f"{value:.4g} {sample['unit']}".rstrip() for value in (shift.median_before, shift.median_after)
                 ]
-                detail = f"Mann-Whitney U, median {shift.relative_change:+.1%}"
+                detail = f"{shift.test}, median {shift.relative_change:+.1%}"
                 yield Difference(kind, self.name, after["id"], name, texts[0], texts[1], detail, shift.p_value)
 
 
@@ -241,23 +245,24 @@ def _bound(criterion: Mapping[str, Any], measure: str) -> Mapping[str, Any] | No
     return next((bound for bound in criterion["bounds"] if bound["measure"] == measure), None)
 
 
-def _judge(
-    first: Any, second: Any, bound_before: Mapping[str, Any] | None, bound: Mapping[str, Any] | None
+def _judge_shares(
+    before: Mapping[str, Any], after: Mapping[str, Any], name: str, bound: Mapping[str, Any] | None
 ) -> tuple[Kind, str, float | None]:
-    if is_proportion(first) and is_proportion(second):
-        p_value = samples.proportion_p_value(first, second)
-        if p_value >= SIGNIFICANCE:
-            return Kind.WITHIN_NOISE, "Fisher's exact test", p_value
-        better = {"<": -1, "<=": -1, ">": 1, ">=": 1}.get(bound["comparison"], 0) if bound else 0
-        return _direction(better, second["share"] > first["share"]), "Fisher's exact test", p_value
+    first, second = before["measurements"][name], after["measurements"][name]
+    cases = [criterion.get("cases", {}).get(name, {}) for criterion in (before, after)]
+    p_value, detail = samples.compare_shares(first, second, *cases)
+    if p_value >= SIGNIFICANCE:
+        return Kind.WITHIN_NOISE, detail, p_value
+    better = {"<": -1, "<=": -1, ">": 1, ">=": 1}.get(bound["comparison"], 0) if bound else 0
+    return _direction(better, second["share"] > first["share"]), detail, p_value
+
+
+def _judge(bound_before: Mapping[str, Any] | None, bound: Mapping[str, Any] | None) -> tuple[Kind, str, float | None]:
     if bound is None or bound_before is None or bound["state"] == bound_before["state"]:
         return Kind.CHANGE, "single value, no claim of significance", None
     worse = _STATES.index(bound["state"]) > _STATES.index(bound_before["state"])
-    return (
-        Kind.REGRESSION if worse else Kind.IMPROVEMENT,
-        f"bound {bound['limit']}: {bound_before['state']}, then {bound['state']}",
-        None,
-    )
+    kind = Kind.REGRESSION if worse else Kind.IMPROVEMENT
+    return kind, f"bound {bound['limit']}: {bound_before['state']}, then {bound['state']}", None
 
 
 def _direction(better: int, rises: bool) -> Kind:

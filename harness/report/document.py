@@ -41,12 +41,14 @@ class Judged:
         criteria: The criteria that must pass: the set's in its scope, then others that have a test.
         tests: Node id and result of every collected test.
         identity: Names and digests of the judged artefact; empty where nothing was given.
+        answers: File, SHA-256 and number of the kept answers; empty where none were kept.
     """
 
     subject: Subject
     criteria: tuple[Criterion, ...]
     tests: Tests
     identity: Mapping[str, object] = field(default_factory=dict)
+    answers: Mapping[str, object] = field(default_factory=dict)
 
     def describe(self, criteria_set: CriteriaSet) -> dict[str, object]:
         """Return the subject's part of the document."""
@@ -59,6 +61,7 @@ class Judged:
             "thresholds": dict(self.subject.thresholds),
             "decision": str(decide(outcomes, finals)),
             "identity": finite(self.identity),
+            **({"answers": dict(self.answers)} if self.answers else {}),
             "criteria": [
                 {
                     "documented": criterion.id in criteria_set,
@@ -128,6 +131,7 @@ def _criterion(criterion: Criterion, subject: Subject, final: CriterionResult, t
         "measurements": finite(final.measurements),
         "violated": list(final.violated),
         "timed": list(final.timed),
+        **({"cases": {name: dict(cases) for name, cases in final.cases.items()}} if final.cases else {}),
         "attachments": finite(final.attachments),
         "tables": finite(final.tables),
         "tests": [

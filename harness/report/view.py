@@ -111,4 +111,5 @@ def origin_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("criteria_set", document.get("criteria_set", ABSENT)),
         ("criteria_version", document["criteria_version"]),
         ("pytest_arguments", arguments),
+        *flat_pairs({"judged_again_from": again} if (again := document.get("judged_again_from")) else {}),
     ]

@@ -100,7 +100,7 @@ def test_without_an_extra_there_is_no_torch(installed: Run) -> None:
 def test_help_lists_the_commands(installed: Run) -> None:
     shown = installed("verbosity", "--help")
     assert shown.returncode == 0, shown.stderr
-    assert all(f"    {name} " in shown.stdout for name in (*COMMANDS, "accept", "compare"))
+    assert all(f"    {name} " in shown.stdout for name in (*COMMANDS, "accept", "compare", "judge"))
 
 
 def test_the_doctor_says_what_is_missing(installed: Run) -> None:
@@ -142,6 +142,7 @@ def test_the_embedded_run_is_planned_without_preparing_its_model(
         (["data", "check"], "train"),
         (["serve", "--run", "run"], "serve"),
         (["compare", "a.json", "b.json"], "report"),
+        (["judge", "a.json", "--output", "again"], "report"),
         (["accept", "--run", "run"], "demo"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,

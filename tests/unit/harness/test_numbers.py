@@ -170,6 +170,17 @@ def test_only_scalars_and_samples_are_recorded() -> None:
         measured.record(share=Proportion(1, 2))
 
 
+def test_flags_by_case_are_recorded_as_a_share() -> None:
+    measured = Recorder()
+    measured.record(share={"first": True, "second": np.bool_(False)})
+    assert measured.measurements == {"share": Proportion(1, 2)}
+    assert measured.cases == {"share": {"first": True, "second": False}}
+    for value in ({}, {1: True}, {"first": 1}):
+        with pytest.raises(TypeError, match="other: a measured value is a scalar"):
+            measured.record(other=value)
+    assert list(measured.cases) == ["share"]
+
+
 def test_tables_are_shown_as_plain_values() -> None:
     measured = Recorder()
     rows: list[Any] = [["Why?", np.int64(7)], ("How?", 2.5)]
