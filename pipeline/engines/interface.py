@@ -190,7 +190,7 @@ class Ticket:
             if self.first_token_s is None:
                 self.first_token_s = now - self.submitted
             self._last_token = now
-            if self.is_streamed:
+            if delta:  # kept for a stream that is asked for later, too
                 self._deltas.append(delta)
                 self._changed.notify_all()
         return None if before is None else now - before

@@ -24,6 +24,7 @@ _FIELDS: Mapping[str, type] = {
     "criteria_set": str,
     "criteria_version": str,
     "criteria": list,
+    "document_sha256": str,
     "provenance": dict,
     "seal": dict,
 }

@@ -131,7 +131,7 @@ def test_the_embedded_run_is_planned_without_preparing_its_model(
     assert main(["plan"]) == 0
     here = capsys.readouterr().out
     # The rest of the line says which arithmetic, and memory and time depend on it.
-    sizes = re.compile(r"[\d,]+ parameters; .* at a time")
+    sizes = re.compile(r"[\d,]+ parameters; .* tokens a step")
     assert sizes.findall(planned.stdout) == sizes.findall(here) != []
 
 

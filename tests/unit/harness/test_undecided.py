@@ -31,7 +31,7 @@ def test_an_undecided_criterion_fails_its_test_and_leaves_the_run_incomplete(pro
     assert entry["measurements"]["looping_answer_share"] == {"successes": 0, "trials": 28, "share": 0.0}
     assert project.document()["decision"] == "INCOMPLETE"
     assert not (project.results / "accepted.json").exists()
-    result.stdout.fnmatch_lines(["verdict: INCOMPLETE", "FAILED *test_style_no_repetition*"])
+    result.stdout.fnmatch_lines(["verdict: INCOMPLETE", "UNDECIDED style.no_repetition *test_style_no_repetition*"])
     junit = (project.pytester.path / "junit.xml").read_text(encoding="utf-8")
     assert 'name="measured.looping_answer_share" value="0 of 28"' in junit
     assert 'name="outcome" value="UNDECIDED"' in junit

@@ -104,7 +104,8 @@ def test_nll_does_not_depend_on_how_many_logits_exist_together(
     handle.remove()
     assert apart == pytest.approx(together, abs=1e-5)
     assert max(seen) == 7
-    assert sum(seen) == sum(len(answer) for _, answer in REQUESTS)
+    probe_rows = seen[0]  # whether anything follows the head
+    assert sum(seen) - probe_rows == sum(len(answer) for _, answer in REQUESTS)
 
 
 def test_nll_in_the_form_of_this_machine(tiny_trained: TrainedModel) -> None:
