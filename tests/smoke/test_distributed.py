@@ -73,9 +73,9 @@ def assert_trained_alike(one: RunFolder, two: RunFolder) -> None:
     assert moved
     for name, tensor in moved.items():
         assert tensor.any()
-        # One process trains rows without padding, two pad: their products round differently, and Adam divides that by
-        # the size of small gradients.
-        assert (after[name] - tensor).norm() < 0.05 * tensor.norm(), name
+        # One process trains rows without padding, two pad. In float32 both give the same gradients (test_packed); in
+        # bfloat16 they round differently, and Adam divides that by the size of small gradients.
+        assert (after[name] - tensor).norm() < 0.1 * tensor.norm(), name
 
 
 def test_two_processes_train_what_one_trains(one: RunFolder, tmp_path: Path) -> None:

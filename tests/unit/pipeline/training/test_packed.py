@@ -13,6 +13,7 @@ from pipeline.config import PRESETS
 from pipeline.data.formats import find_sources
 from pipeline.data.store import EncodingRequest, encoded_dataset
 from pipeline.files import TRAINING_DATA
+from pipeline.model import loading
 from pipeline.model.adapter import attach_adapter
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.style_embeddings import add_style_rows
@@ -33,7 +34,11 @@ def data(tiny_tokenizer: Any) -> Any:
 
 @pytest.fixture
 def adapted(tiny_folder: Path, tiny_tokenizer: Any) -> Any:
-    """The tiny model with an adapter that adds something."""
+    """The tiny model with an adapter that adds something, in this CPU's arithmetic."""
+    return adapted_model(tiny_folder, tiny_tokenizer)
+
+
+def adapted_model(tiny_folder: Path, tiny_tokenizer: Any) -> Any:
     preset = hardware_preset(PRESETS["lean"], "cpu")
     base = load_base(tiny_folder, preset.quantization, "cpu")
     add_style_rows(base, tiny_tokenizer)
@@ -84,6 +89,17 @@ def test_a_window_gives_the_gradient_of_plain_accumulation(
     assert packed_loss == pytest.approx(loss, rel=2e-3)
     difference = (gradient - packed_gradient).norm() / gradient.norm()
     assert difference < 0.02
+
+
+def test_in_float32_the_gradients_are_equal(
+    tiny_folder: Path, tiny_tokenizer: Any, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "cpu_compute_dtype", lambda: "float32")
+    model = adapted_model(tiny_folder, tiny_tokenizer)
+    loss, gradient = plain_accumulation(model, data, tiny_tokenizer.pad_token_id)
+    packed_loss, packed_gradient = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
+    assert packed_loss == pytest.approx(loss, rel=1e-5)
+    assert (gradient - packed_gradient).norm() < 1e-5 * gradient.norm()
 
 
 def test_the_trajectory_is_that_of_padded_micro_batches(tmp_path: Path) -> None:
