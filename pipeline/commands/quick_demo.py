@@ -33,7 +33,7 @@ def run_quick_demo(output: Path) -> int:
         file, folder = RECORDED_ANSWERS / f"{name}.json", output.resolve() / "quick" / name
         recording = json.loads(file.read_text(encoding="utf-8"))
         place = f"[{number}/{len(EXPECTED)}]"
-        print(f"{place} judge recorded answers of {recording['what']}: usually 30 s", flush=True)
+        print(f"{place} judge recorded answers of {recording['what']}", flush=True)
         (folder / "acceptance.json").unlink(missing_ok=True)  # no earlier verdict may stand for this one
         decisions[name] = _judge(recording, folder)
         print(
