@@ -19,7 +19,6 @@ from pipeline.errors import PipelineError
 ASSETS = Path(str(resources.files("pipeline"))) / "assets"
 TRAINING_DATA = ASSETS / "verbosity_pairs_1600_nosys_mixed.jsonl"
 HELD_OUT_QUESTIONS = ASSETS / "heldout_questions.jsonl"
-RECORDED_ANSWERS = ASSETS / "recorded"
 
 
 def cache_location() -> Path:

@@ -16,14 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.commands import DEFAULT_TARGET, Command
-from pipeline.commands.quick_demo import run_quick_demo
 from pipeline.config import TARGETS, Target, get_target, resolve_preset
 from pipeline.files import TRAINING_DATA
 from pipeline.model.base_models import base_model_folder
 from pipeline.run_folder import RunFolder
 
 EXPECTED_S: Mapping[str, int] = MappingProxyType({"prepare": 15, "train": 460, "accept": 590})
-"""Seconds of each stage for the embedded model: one run on two cores with AMX bfloat16, the cache filled in the first."""
+"""Seconds of each stage for the embedded model, as one run took on two cores with AMX bfloat16."""
 _TITLES = {
     "prepare": "prepare the base model, written once to the cache",
     "train": "load it in 4-bit and train the style adapter",
@@ -42,14 +41,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, default=Path("demo-results"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument(
-        "--quick", action="store_true", help="train nothing: judge recorded answers of a healthy and of a broken model"
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.quick:
-        return run_quick_demo(arguments.output)
     return run_demo(get_target(arguments.target), arguments.output)
 
 

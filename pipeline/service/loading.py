@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pipeline.config import GIB, Style, get_target
+from pipeline.config import GIB
 from pipeline.data.encoding import prompt_ids
 from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
-from pipeline.engines.recorded import RecordedEngine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import DEFAULT_ENGINE, EngineName, open_local
-from pipeline.generation.generate import Generation
-from pipeline.model.base_models import open_base_model
 from pipeline.model.identity import require_same_adapter
 from pipeline.model.loading import load_trained, open_run_base
 from pipeline.run_folder import RunFolder
@@ -66,16 +63,6 @@ def load_remote(
     base = open_run_base(run, record, base_model)
     engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
     return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
-
-
-def load_recorded(recording: Mapping[str, Any]) -> tuple[Engine, ServiceInfo]:
-    """An engine that gives recorded answers again, as ``python -m benchmarks.recorded_answers`` writes them."""
-    base = open_base_model(get_target(recording["target"]), None)
-    answers = {}
-    for one in recording["answers"]:
-        style, ids = Style(one["style"]), base.tokenizer(one["text"], add_special_tokens=False)["input_ids"]
-        answers[one["question"], style] = Generation(one["text"], tuple(ids), "eos", 0.0, style)
-    return RecordedEngine(answers), _info(base.target.name, recording["adapter_sha256"], base.tokenizer, lambda: 0.0)
 
 
 def _gpu_memory_gib() -> float:
