@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.compat import multiplies_packed_on_cpu
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.engines import continuous, sampling
 from pipeline.engines.continuous import ContinuousEngine
@@ -209,6 +210,8 @@ def shaken(tiny_run: RunFolder) -> TrainedModel:
 
 @pytest.mark.parametrize("form", ["dequantised", "nf4"])
 def test_prepared_weights_give_the_probabilities_of_the_judged_ones(form: WeightForm, shaken: TrainedModel) -> None:
+    if form == "nf4" and not multiplies_packed_on_cpu():
+        pytest.skip("with this bitsandbytes the judged model's weights are unpacked on a CPU")
     answer, asked = list(range(300, 340)), ("Why?", Style.TERSE)
     judged, tokens = answer_logits(shaken.model, shaken.tokenizer, asked, answer, ended=False)
     with shaken.model.disable_adapter():
