@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import Cache
 
 from pipeline.model.fused import FusedProjections, WeightForm, affordable_form
+from pipeline.model.heads import decoder_of
 
 FUSED = ("mistral", "llama")
 """``model_type`` of the architectures whose layers are computed here."""
@@ -114,7 +115,7 @@ class FusedLayers:
     def __init__(self, model: Any, cache: Tensor, form: WeightForm | None) -> None:
         """Prepare the weights in a form; None takes the fastest for which the device has the memory."""
         form = form or affordable_form(model)
-        decoder = model.get_decoder()
+        decoder = decoder_of(model)
         self.weights = form if form == "nf4" else f"{form} to {cache.dtype}".replace("torch.", "")
         self._embed, self._norm = model.get_input_embeddings(), _Norm(decoder.norm)
         self._layers = [_Layer(*pair, form) for pair in zip(decoder.layers, cache, strict=True)]

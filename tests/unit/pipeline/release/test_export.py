@@ -36,14 +36,6 @@ PROOF = Proof(12, 500, 0.0, 0.01, 0.1, 0.5)
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A tiny run whose adapter moves the answers far more than bfloat16 rounds them."""
-    output = tmp_path_factory.mktemp("taught") / "run"
-    train(tiny_request(output, accumulation_steps=1, learning_rate=2e-2))
-    return RunFolder(output)
-
-
-@pytest.fixture(scope="module")
 def exported(taught: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "model"
     assert main(["export", "--run", str(taught.path), "--output", str(output)]) == 0

@@ -26,13 +26,6 @@ from tests.support import TINY, tiny_request
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    output = tmp_path_factory.mktemp("taught") / "run"
-    train(tiny_request(output, accumulation_steps=1, learning_rate=2e-2))
-    return RunFolder(output)
-
-
-@pytest.fixture(scope="module")
 def unmerged(taught: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("unmerged") / "model"
     assert main(["export", "--run", str(taught.path), "--output", str(output), "--format", "adapter"]) == 0
