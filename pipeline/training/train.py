@@ -94,6 +94,8 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     if request.tensorboard:
         require_tensorboard()
     require_shardable(request.preset, request.device)
+    if checkpoint := RunFolder(request.output).last_checkpoint():
+        require_same_sharding(checkpoint)
     job = _prepare(request)
     run, training = job.run, job.preset.training
     if not is_first_process():
@@ -253,7 +255,6 @@ def _optimize(model: Any, job: _Job, packing: _Packing | None) -> dict[str, Any]
     trainer.remove_callback(ProgressCallback)
     checkpoint = job.checkpoints.last_checkpoint()
     if checkpoint:
-        require_same_sharding(checkpoint)
         load_to_numbered_cpus()
     step = checkpoint_step(checkpoint) if checkpoint else 0
     earlier_s = run.keep_metrics_until(step)

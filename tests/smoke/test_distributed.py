@@ -200,9 +200,4 @@ def test_two_processes_train_a_smaller_last_window_as_one_does(tmp_path: Path) -
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
     trained([*VERBOSITY, *fewer], one.path)
     trained([*LAUNCHER, *VERBOSITY[1:], *fewer], two.path)
-    assert_same_steps(one, two)
-    # Of few examples some gradients are nearly 0, and there Adam's first step is as large whatever their rounding.
-    before, after = (load_file(run.adapter / "adapter_model.safetensors") for run in (one, two))
-    for name in (name for name in before if "lora_B" in name):
-        assert before[name].any()
-        assert torch.dist(after[name], before[name]) < 0.02 * before[name].norm(), name
+    assert_trained_alike(one, two)

@@ -40,7 +40,7 @@ def seen() -> dict[str, Any]:
     from pipeline.service.lifecycle import Service, ServiceInfo, Settings
 
     class Engine:
-        name, held = "none", False
+        name, weights, held = "none", "4-bit", False
 
         def __init__(self) -> None:
             self.admission = Admission(50)
