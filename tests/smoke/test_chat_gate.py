@@ -42,6 +42,7 @@ def server(tokenizer_folder: Path) -> ChatServer:
     return ChatServer(lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
 
 
+@pytest.mark.slow
 def test_a_healthy_server_is_accepted_within_a_scope_that_is_named(
     server: ChatServer, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_healthy_server_is_accepted_within_a_scope_that_is_named(
     assert all(words in report for words in ("scope: POST", "out of scope: deployment", "endpoint.answer_tokens"))
 
 
+@pytest.mark.slow
 def test_without_a_tokenizer_the_verdict_says_who_counted(server: ChatServer, tmp_path: Path) -> None:
     status, document = judged(server, tmp_path)
     [subject] = document["subjects"]

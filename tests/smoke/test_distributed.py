@@ -78,6 +78,7 @@ def assert_trained_alike(one: RunFolder, two: RunFolder) -> None:
         assert (after[name] - tensor).norm() < 0.1 * tensor.norm(), name
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(one: RunFolder, tmp_path: Path) -> None:
     two = RunFolder(tmp_path / "two")
     trained([*LAUNCHER, *VERBOSITY[1:], *TRAIN], two.path)

@@ -103,6 +103,7 @@ def test_help_lists_the_commands(installed: Run) -> None:
     assert all(f"    {name} " in shown.stdout for name in (*COMMANDS, "accept", "compare", "judge"))
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_is_missing(installed: Run) -> None:
     examined = installed("verbosity", "doctor", "--json")
     assert examined.returncode == 1, examined.stderr
@@ -122,6 +123,7 @@ def test_a_plan_is_the_one_that_is_made_with_torch(installed: Run, capsys: pytes
     assert planned.stdout == capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_embedded_run_is_planned_without_preparing_its_model(
     installed: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_broken_model_is_rejected(project: Path, sites: str) -> None:
     assert verified.stdout == "decision: REJECTED, not ACCEPTED\n"
 
 
+@pytest.mark.slow
 def test_too_few_orders_decide_nothing(project: Path, sites: str) -> None:
     tests = project / "test_extraction.py"
     tests.write_text(

@@ -61,6 +61,7 @@ def test_the_table_counts_answers_that_are_the_same() -> None:
     assert "| 0 of 12 " in rows[4]
 
 
+@pytest.mark.slow
 def test_another_models_answers_are_found_out(tiny_trained: TrainedModel) -> None:
     requests = [("Why?", Style.TERSE), ("What is a queue?", Style.VERBOSE)]
     greedy = [answered(tiny_trained, request, GenerationConfig(max_new_tokens=12)) for request in requests]

@@ -13,6 +13,7 @@ from pipeline.config import PRESETS
 from tests.support import TINY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_two_steps_of_a_case_run_through_the_real_trainer(preset: str, tiny_folder: Path, tmp_path: Path) -> None:
     case = make_case("512", preset, TINY, tiny_folder)

@@ -55,6 +55,7 @@ def test_results_go_into_an_existing_folder_outside(
     assert not project.results.exists()
 
 
+@pytest.mark.slow
 @SPELLINGS
 def test_the_options_of_the_acceptance_take_folders_outside(separator: str, outside: Path) -> None:
     arguments = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "embedded", "--collect-only", "--ignore=tests"]

@@ -159,6 +159,7 @@ def test_criteria_are_refused_where_python_removes_assertions(project: Project, 
     assert not project.results.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["-O", "-OO"])
 def test_this_project_is_not_tested_without_assertions(option: str) -> None:
     finished = subprocess.run(

@@ -275,6 +275,7 @@ def test_results_are_never_overwritten(run: Callable[..., Path], judge: Judge) -
     assert (results / "acceptance.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_workers_keep_answers_too(run: Callable[..., Path], judge: Judge, pytester: pytest.Pytester) -> None:
     results = run()
     alone = (results / "answers-a%2Fb.jsonl").read_bytes()

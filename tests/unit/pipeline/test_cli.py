@@ -198,6 +198,7 @@ def test_the_server_announces_itself_and_ends_cleanly(tiny_run: RunFolder, tmp_p
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_server_without_a_run_says_why_and_never_announces_itself(tmp_path: Path) -> None:
     with ServerProcess(["--run", str(tmp_path)], tmp_path / "stderr.log") as server:
         assert server.url is None

@@ -1,15 +1,20 @@
-"""What clients of a broken server see: ``python -m tests.unit.sabotage.broken_server FAULT`` prints it as JSON.
+"""What clients of broken servers see: ``python -m tests.unit.sabotage.broken_server FOLDER FAULT...``.
 
-A process of its own, because faults replace functions before the service is imported. No model: answers are as long as
+Each fault, and the healthy server, is served by a process of its own, forked before the service is imported, because
+faults replace functions before that; what it saw is ``FAULT.json`` in the folder. No model: answers are as long as
 their cap.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import flask  # noqa: F401 -- once for all processes
 
 from sabotage.faults import FAULTS
 
@@ -84,8 +89,19 @@ def seen() -> dict[str, Any]:
     return found
 
 
+def main() -> int:
+    """Exit status 1 if a server broke down altogether."""
+    folder, exit_status = Path(sys.argv[1]), 0
+    for name in ("healthy", *sys.argv[2:]):
+        child = os.fork()
+        if child == 0:
+            if name != "healthy" and (inject := FAULTS[name].inject):
+                inject()
+            (folder / f"{name}.json").write_text(json.dumps(seen()), encoding="utf-8")
+            os._exit(0)
+        exit_status |= bool(os.waitpid(child, 0)[1])
+    return exit_status
+
+
 if __name__ == "__main__":
-    inject = FAULTS[sys.argv[1]].inject if len(sys.argv) > 1 else None
-    if inject:
-        inject()
-    print(json.dumps(seen()))
+    sys.exit(main())

@@ -92,6 +92,7 @@ def test_a_damaged_adapter_is_refused(name: str, run: RunFolder) -> None:
         load_trained(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASE)
 def test_another_base_is_refused(name: str, run: RunFolder, verdict: Path, inject: Callable[[str], None]) -> None:
     inject(name)

@@ -14,13 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def seen(*fault: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.unit.sabotage.broken_server", *fault]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(finished.stdout)
-    return found
-
-
 Symptom = Callable[[dict[str, Any]], bool]
 SYMPTOMS: dict[str, Symptom] = {
     "mixed-up": lambda found: found["verbose"]["response"] == "terse",
@@ -46,15 +39,20 @@ SYMPTOMS: dict[str, Symptom] = {
 
 
 @pytest.fixture(scope="module")
-def healthy() -> dict[str, Any]:
-    return seen()
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What clients saw, by fault."""
+    folder = tmp_path_factory.mktemp("seen")
+    command = [sys.executable, "-m", "tests.unit.sabotage.broken_server", str(folder), *SYMPTOMS]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYMPTOMS)
-def test_a_client_sees_the_fault_and_not_without_it(name: str, healthy: dict[str, Any]) -> None:
-    assert SYMPTOMS[name](seen(name))
+def test_a_client_sees_the_fault_and_not_without_it(name: str, seen: dict[str, dict[str, Any]]) -> None:
+    assert SYMPTOMS[name](seen[name])
     try:
-        assert not SYMPTOMS[name](healthy)
+        assert not SYMPTOMS[name](seen["healthy"])
     except KeyError:  # a healthy answer has no such field
         return

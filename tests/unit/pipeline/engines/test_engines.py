@@ -189,6 +189,7 @@ def test_what_would_be_late_is_refused_but_with_nobody_in_flight_it_may_try(engi
     assert not running.done()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["serial", "continuous"])
 def test_a_step_that_never_ends_does_not_keep_the_process_from_ending(name: str, tiny_run: RunFolder) -> None:
     command = [sys.executable, "-m", "tests.unit.pipeline.engines.hung", str(tiny_run.path), name]

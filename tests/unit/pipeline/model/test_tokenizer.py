@@ -67,6 +67,7 @@ def test_a_tokenizer_without_a_template_gets_the_official_one(tmp_path: Path) ->
     assert ids == [1, 3, 2592, 1117, 5106, 28699, 29572, 4]
 
 
+@pytest.mark.slow
 def test_the_tokenizer_of_a_plan_is_the_one_of_the_prepared_model(embedded_tokenizer: Any, tmp_path: Path) -> None:
     write_embedded_tokenizer(tmp_path, chat_template(EMBEDDED))
     planned = load_tokenizer(tmp_path, EMBEDDED)

@@ -149,6 +149,7 @@ def test_checkpointing_keeps_one_hidden_state_per_layer() -> None:
     assert whole.activation_bytes(batch)[0] > 10 * checkpointed.activation_bytes(batch)[0]
 
 
+@pytest.mark.slow
 def test_the_tiny_run_needs_what_was_planned(tmp_path: Path) -> None:
     few = ("--target", TINY.name, "--max-examples", "32")
     in_a_process("train", *few, "--output", str(tmp_path / "run"))
@@ -156,6 +157,7 @@ def test_the_tiny_run_needs_what_was_planned(tmp_path: Path) -> None:
     assert planned_gib(in_a_process("plan", *few)) == pytest.approx(real_gib, rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_recorded_embedded_run_needs_what_was_planned() -> None:
     record = json.loads(EMBEDDED_RUN.read_text(encoding="utf-8"))
     dtype = record["preset"]["quantization"]["compute_dtype"]

@@ -48,6 +48,7 @@ def test_the_adapter_is_lora_alone_with_one_rank(unmerged: Path, taught: RunFold
     assert torch.equal(rows, expected)
 
 
+@pytest.mark.slow
 def test_two_adapters_share_one_base(unmerged: Path, tmp_path: Path) -> None:
     train(tiny_request(tmp_path / "run", accumulation_steps=1, learning_rate=3e-2))
     export(RunFolder(tmp_path / "run"), tmp_path / "other", form="adapter")
@@ -79,6 +80,7 @@ def test_a_tied_head_keeps_its_rows(taught: RunFolder, tiny_folder: Path, tiny_t
     assert head[style_ids].any()
 
 
+@pytest.mark.slow
 def test_an_export_that_loses_the_adapter_is_not_written(
     taught: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_an_export_that_loses_the_adapter_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_goldens_entire_matrices_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     train(tiny_request(tmp_path / "run", "golden", accumulation_steps=4))
     with pytest.raises(PipelineError, match=r"holds .*lm_head.* entire, .* --format merged or gguf"):

@@ -42,6 +42,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder(output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -101,6 +102,7 @@ def test_lean_batches_and_loss_give_the_gradient_of_plain_accumulation(tiny_fold
     assert (plain - fewer).abs().mean() > 5 * difference.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", Style)
 def test_an_answer_over_http_is_the_answer_in_process(tiny_trained: TrainedModel, style: Style) -> None:
     model, tokenizer = tiny_trained.model, tiny_trained.tokenizer

@@ -102,6 +102,7 @@ def test_in_float32_the_gradients_are_equal(
     assert (gradient - packed_gradient).norm() < 1e-5 * gradient.norm()
 
 
+@pytest.mark.slow
 def test_the_trajectory_is_that_of_padded_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "cpu_compute_dtype", lambda: "float32")
     train(tiny_request(tmp_path / "padded", max_examples=48, padding_free=False))

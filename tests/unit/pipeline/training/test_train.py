@@ -84,6 +84,7 @@ def test_every_lora_b_moved(tiny_run: RunFolder) -> None:
     assert all(tensor.any() for tensor in lora_b)
 
 
+@pytest.mark.slow
 def test_golden_trains_under_checkpointing(tmp_path: Path) -> None:
     train(tiny_request(tmp_path, "golden", max_examples=32))
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -103,6 +104,7 @@ def test_a_folder_of_another_run_is_refused(tiny_run: RunFolder) -> None:
         train(tiny_request(tiny_run.path, accumulation_steps=1, seed=1))
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_adapter(
     tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tmp_path: Path, monkeypatch: p
     assert not run.adapter.exists()
 
 
+@pytest.mark.slow
 def test_how_a_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
     steps = []
     for micro_batch_size, stratify_windows in ((1, False), (4, True), (16, False)):
@@ -229,6 +232,7 @@ def test_how_a_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
         assert [step[name] for step in steps[1:]] == pytest.approx([steps[0][name]] * 2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_how_a_smaller_last_window_is_cut_does_not_change_its_step(tmp_path: Path) -> None:
     steps = []
     for micro_batch_size in (1, 8, 16):
