@@ -2,8 +2,8 @@
 
 ``pairs PACKAGES DIR`` draws pairs of one field, Debian's package descriptions as people wrote them, from a decompressed
 ``Translation-en``: the synopsis is the TERSE answer and the description the VERBOSE one. ``verbosity data split`` and
-``verbosity train`` do the rest. ``measure RUN QUESTIONS FILE`` answers held-out questions of the field and the shipped
-ones greedily, with no limits but the context, and writes the shares of the criteria.
+``verbosity train`` do the rest. ``measure NAME RUN QUESTIONS FILE`` answers held-out questions of the field and the
+shipped ones greedily, unconstrained, and adds the shares that the criteria count to the file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from acceptance.answers import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, repetition
 from harness.provenance import collect
-from harness.statistics import Proportion
+from harness.statistics import Proportion, median
 from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import Style, get_target
 from pipeline.data.check import MOST_REPEATED_SHARE, repeated_share
@@ -119,13 +121,9 @@ def measure(run: Path, own: Path) -> dict[str, Any]:
     }
     training = record["preset"]["training"]
     return {
-        "run": {
-            "examples": record["data"]["examples"],
-            "epochs": training["epochs"],
-            "learning_rate": training["learning_rate"],
-            "steps": record["completed_steps"],
-            "training_s": record["duration_s"],
-        },
+        "examples": record["data"]["examples"],
+        "epochs": training["epochs"],
+        "steps": record["completed_steps"],
         "questions": {name: _shares(trained, questions) for name, questions in groups.items()},
         "provenance": collect(ROOT),
     }
@@ -146,13 +144,34 @@ def _shares(trained: Any, questions: list[str]) -> dict[str, Any]:
         "question_count": len(questions),
         **{f"{style}_in_bound_share": _share(Proportion.of(held)) for style, held in in_bound.items()},
         **{name: _share(value) if isinstance(value, Proportion) else value for name, value in loops.items()},
-        "verbose_tokens": sorted(answer.token_count for answer in verbose),
-        "terse_tokens": sorted(answer.token_count for answer in terse),
+        "terse_median_tokens": median([answer.token_count for answer in terse]),
+        "verbose_median_tokens": median([answer.token_count for answer in verbose]),
     }
 
 
 def _share(share: Proportion) -> list[int]:
     return [share.successes, share.trials]
+
+
+def to_markdown(document: dict[str, Any]) -> str:
+    """One row for each trained run and group of questions."""
+    rows = [
+        (
+            name,
+            group,
+            *(_of(shares[f"{style}_in_bound_share"]) for style in Style),
+            _of(shares["looping_answer_share"]),
+            f"{shares['terse_median_tokens']:.0f}, {shares['verbose_median_tokens']:.0f}",
+        )
+        for name, run in document["trained_on"].items()
+        for group, shares in run["questions"].items()
+    ]
+    headers = ("trained on", "questions", "TERSE in bound", "VERBOSE in bound", "answers that loop", "median tokens")
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _of(share: list[int]) -> str:
+    return f"{share[0]} of {share[1]}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -168,6 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         "--distinct", action="store_true", help="without near duplicates and answers that repeat themselves"
     )
     score = actions.add_parser("measure")
+    score.add_argument("name", help="the run's name in the table: what it was trained on")
     score.add_argument("run", type=Path)
     score.add_argument("questions", type=Path)
     score.add_argument("output", type=Path)
@@ -177,7 +197,11 @@ def main(argv: list[str] | None = None) -> int:
         chosen = pairs(packages, *lengths, arguments.count, distinct=arguments.distinct)
         write_text(arguments.output, "".join(json.dumps(pair) + "\n" for pair in chosen))
     else:
-        write_json(arguments.output, measure(arguments.run, arguments.questions))
+        file: Path = arguments.output
+        document = json.loads(file.read_text("utf-8")) if file.exists() else {"trained_on": {}}
+        document["trained_on"][arguments.name] = measured = measure(arguments.run, arguments.questions)
+        document["provenance"] = measured.pop("provenance")
+        write_json(file, {**document, "command": "python -m benchmarks.narrow_field"})
     return 0
 
 

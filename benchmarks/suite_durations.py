@@ -14,8 +14,11 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from harness.files import write_text_atomically
 from harness.provenance import collect
@@ -92,6 +95,27 @@ def measure_coverage(folder: Path) -> dict[str, Any]:
         "exit_status": status,
     }
     return {**figures, **summarise_coverage(report.read_text(encoding="utf-8"))}
+
+
+def to_markdown(document: dict[str, Any]) -> str:
+    """How long each command takes, and which share of the lines the tests run, with an earlier commit's."""
+    before, covered = document["before"], document["coverage"]
+    rows = [(f"`pytest`, serial, at {before['commit'][:7]}", _tests(before["counts"]), f"{before['duration_s']:.0f} s")]
+    for entry in document["commands"]:
+        counts = entry.get("counts")
+        bad = counts["failures"] + counts["errors"] if counts else 0
+        ran = {"passed": counts["tests"] - counts["skipped"] - bad, "failed": bad} if counts else {}
+        rows.append((f"`{entry['command']}`", _tests(ran), f"{entry['duration_s']:.0f} s"))
+    lines = ", ".join(
+        f"{when} {share['covered_percent']:.2f} % of {share['statement_count']:,} statements"
+        for when, share in (("before", before["coverage"]), ("now", covered))
+    )
+    body = tabulate(rows, ("command", "tests", "duration"), tablefmt="github", disable_numparse=True)
+    return f"{body}\n\nLines of `pipeline` and `harness` that run: {lines}."
+
+
+def _tests(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[kind]:,} {kind}" for kind in ("passed", "failed") if counts.get(kind))
 
 
 def main() -> None:

@@ -13,9 +13,11 @@ from benchmarks import (
     engine_agreement,
     exports,
     held_out,
+    narrow_field,
     overload,
     serving_load,
     serving_peers,
+    suite_durations,
     training_profile,
     training_report,
     versions,
@@ -290,4 +292,6 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "sharded": sharded,
     "generated-requests": generated_requests,
     "large-data": large_data,
+    "narrow-field": from_file("narrow-field/narrow_field.json", narrow_field.to_markdown),
+    "test-commands": from_file("tests/durations.json", suite_durations.to_markdown),
 }
