@@ -25,7 +25,7 @@ from pipeline.release.fingerprint import run_identity
 from pipeline.run_folder import RunFolder
 from tests.verdict_files import accepted_subject, document, write_keys
 
-OTHERS = (None, True, False, 0, 1, -1.5, "", "PASS", "ACCEPTED", "0" * 64, [], {}, [1], {"a": 1})
+OTHERS: tuple[Any, ...] = (None, True, False, 0, 1, -1.5, "", "PASS", "ACCEPTED", "0" * 64, [], {}, [1], {"a": 1})
 
 
 @pytest.fixture
