@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from acceptance.early import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from harness.effects import mean_difference_interval, probability_of_superiority
 from harness.metrics import ends_as_a_sentence, longest_repeated_span, sequence_repetition
 from harness.recorder import Recorder
@@ -15,8 +16,6 @@ from pipeline.config import GENERATION_PRESETS, Style
 if TYPE_CHECKING:
     from acceptance.protocols import Reply
 
-TERSE_LIMIT_TOKENS = 50
-VERBOSE_FLOOR_TOKENS = 80
 MIDPOINT_TOKENS = (TERSE_LIMIT_TOKENS + VERBOSE_FLOOR_TOKENS) / 2
 LOOPING_SEQ_REP_4 = 0.44
 """Mean seq-rep-4 of a language model decoded greedily (Welleck et al. 2020); such an answer is a loop."""

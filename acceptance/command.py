@@ -38,6 +38,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the verdict and its report are written (default: %(default)s)",
     )
+    parser.add_argument(
+        "--full-sample", action="store_true", help="with --run: ask every question even of a model rejected early"
+    )
     base_arguments(parser)
 
 
@@ -57,6 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
     options += [f"--target={target}"] if target else []
     for name, path in (("base-model", arguments.base_model), ("styles", arguments.styles)):
         options += [f"--{name}={Path(path).resolve()}"] if path else []
+    options += ["--full-sample"] if arguments.full_sample else []
     # Recorded outputs are those of the documented runs on a few machines, and lie in the checkout.
     options += ["-m", f"{marker} and not snapshot"]
     here = [f"--config-file={_SETTINGS}", f"--rootdir={Path.cwd()}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from acceptance.asking import ask, ask_by_plan, in_each_style
 from acceptance.client import Client, Endpoint
 from acceptance.crowd import Crowd, send_crowd
 from acceptance.evidence import Answers, Counterfactuals, TrainingOutcome
@@ -20,12 +21,11 @@ from acceptance.processes import VERBOSITY, ServerProcess
 from acceptance.selection import given_run, judged_preset
 from harness.machine import MachineUse, MachineWatch
 from pipeline.compat import cpu_compute_dtype
-from pipeline.config import GENERATION_PRESETS, Style, Target
+from pipeline.config import Style, Target
 from pipeline.data.formats import read_questions
-from pipeline.engines.many import Asked, generate_many
+from pipeline.engines.many import Asked
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS
-from pipeline.generation.generate import Generation
 from pipeline.generation.scoring import swap_style_rows
 from pipeline.model.base_models import base_model_folder, open_for_planning
 from pipeline.model.dequantize import unpack
@@ -35,12 +35,8 @@ from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
 from pipeline.targets import resolve_target
 
-SAMPLING_SEEDS = (7, 11, 13)
-PRESET_QUESTIONS = 12
 COUNTERFACTUAL_QUESTIONS = 24
 ADAPTER_OFF_QUESTIONS = 12
-AT_ONCE = {"cpu": 64, "cuda": 60}
-"""Answers that are decoded at the same time."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -155,20 +151,16 @@ def questions() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def answers(trained: TrainedModel, questions: list[str]) -> Answers:
-    few = questions[:PRESET_QUESTIONS]
-    asked = in_each_style(questions)
-    asked += [
-        Asked(text, style, GENERATION_PRESETS[style], seed)
-        for seed in SAMPLING_SEEDS
-        for style in Style
-        for text in few
-    ]
-    every = iter(ask(trained, asked))
-    return Answers(
-        unconstrained={style: list(islice(every, len(questions))) for style in Style},
-        presets={seed: {style: list(islice(every, len(few))) for style in Style} for seed in SAMPLING_SEEDS},
-    )
+def first_answers(trained: TrainedModel, questions: list[str], request: pytest.FixtureRequest) -> Answers:
+    return ask_by_plan(trained, questions, full_sample=request.config.getoption("--full-sample"))
+
+
+@pytest.fixture(scope="session")
+def answers(first_answers: Answers) -> Answers:
+    if first_answers.rejected_by:
+        asked = len(first_answers.rejected_by)
+        pytest.skip(f"only {asked} answers were asked: the plan rejected the model by them; --full-sample goes on")
+    return first_answers
 
 
 @pytest.fixture(scope="session")
@@ -183,16 +175,6 @@ def counterfactuals(trained: TrainedModel, untrained: LoadedModel, questions: li
         adapter_off={style: list(islice(adapter_off, len(fewer))) for style in Style},
         swapped={style: list(islice(swapped, len(few))) for style in Style},
     )
-
-
-def in_each_style(questions: Sequence[str]) -> list[Asked]:
-    """The same questions in either style, unconstrained."""
-    return [Asked(text, style) for style in Style for text in questions]
-
-
-def ask(model: LoadedModel, asked: Sequence[Asked]) -> list[Generation]:
-    """Answers to questions, each with the style's token in front."""
-    return generate_many(model.model, model.tokenizer, asked, at_once=AT_ONCE[model.model.device.type])
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from acceptance.early import EARLY
 from harness.answers import Answer
 from harness.criteria import Bound, Criterion, Need
 from harness.criteria_set import CriteriaSet, MeasuresOfAnswers
@@ -214,5 +215,5 @@ def _measure(criterion_id: str, answers: Sequence[Answer]) -> Mapping[str, objec
 _KEPT = ("style.token_separation", "style.consistency", "style.generation_speed", "style.no_repetition")
 _FROM_ANSWERS: Mapping[str, MeasuresOfAnswers] = {id_: partial(_measure, id_) for id_ in _KEPT}
 
-DOCUMENTED = CriteriaSet("verbosity", _CRITERIA, _TIMED, _FROM_ANSWERS)
+DOCUMENTED = CriteriaSet("verbosity", _CRITERIA, _TIMED, _FROM_ANSWERS, {"style.token_separation": EARLY})
 """Every documented criterion by id, in the document's order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,12 @@ class Answers:
     Attributes:
         unconstrained: Greedy with a high cap, one per question.
         presets: Under the documented presets, by sampling seed, for the first questions.
+        rejected_by: Greedy answers with their questions by which the plan rejected the model; then there are no others.
     """
 
     unconstrained: dict[Style, list[Generation]]
     presets: dict[int, dict[Style, list[Generation]]]
+    rejected_by: Sequence[tuple[str, Generation]] = ()
 
     @property
     def decodings(self) -> list[dict[Style, list[Generation]]]:

@@ -63,6 +63,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of a base model of your own, or of Mistral's weights (or VERBOSITY_BASE_MODEL)",
     )
     group.addoption(
+        "--full-sample",
+        action="store_true",
+        help="ask every question even of a model that the plan rejects early, so that every criterion is measured",
+    )
+    group.addoption(
         "--endpoint",
         metavar="URL",
         help="judge this running server from outside (its key in VERBOSITY_API_KEY); --target or --base-model names the"

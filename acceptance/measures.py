@@ -7,19 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from acceptance.answers import (
-    TERSE_LIMIT_TOKENS,
-    VERBOSE_FLOOR_TOKENS,
     consistency,
     latency_measures,
     repetition,
     token_effect,
     whole_share,
 )
+from acceptance.early import EARLY, IN_BOUND, in_bound, look
 from harness.answers import Answer
 from harness.criteria_set import MeasuresOfAnswers
 from harness.effects import mean_difference_interval
+from harness.sequential import ASKED
 from harness.statistics import Proportion, median
-from pipeline.config import GenerationConfig, Style
+from pipeline.config import UNCONSTRAINED, GenerationConfig, Style
 
 if TYPE_CHECKING:
     from pipeline.generation.generate import Generation
@@ -61,6 +61,11 @@ def kept(
     ]
 
 
+def kept_greedy(answered: Iterable[tuple[str, Generation]]) -> list[dict[str, Any]]:
+    """Greedy answers with their questions, as they are kept."""
+    return [row for text, answer in answered for row in kept(UNCONSTRAINED_USE, [text], [answer], UNCONSTRAINED)]
+
+
 def of(answers: Sequence[Answer], use: str, style: Style | None = None) -> dict[str, Answer]:
     """The answers of one use and style, by question.
 
@@ -94,26 +99,25 @@ def _presets(answers: Sequence[Answer]) -> list[list[Answer]]:
 
 
 def token_separation(answers: Sequence[Answer]) -> dict[str, object]:
-    """How far apart the styles' lengths are, greedy and under the presets."""
+    """How far apart the styles' lengths are, greedy and under the presets; by an early rejection, what led to it."""
+    greedy = [answer for answer in answers if answer["use"] == UNCONSTRAINED_USE]
+    seen = {**look(greedy), ASKED: len(greedy)}
+    if EARLY.rejects(seen) and len(greedy) == len(answers):
+        return dict(seen)
     terse, verbose = (of(answers, UNCONSTRAINED_USE, style) for style in Style)
     terse_tokens, verbose_tokens = lengths(terse), lengths(verbose)
     presets = _presets(answers)
     sampled = [_by_style(decoding, PRESET_USE) for decoding in presets]
     texts = [a["text"] for decoding in presets for a in of(decoding, PRESET_USE, Style.TERSE).values()]
     return {
+        **seen,
         "question_count": len(terse),
         "terse_median_tokens": median(list(terse_tokens.values())),
         "terse_worst_tokens": max(terse_tokens.values()),
-        "terse_in_bound_share": {
-            question: terse[question]["finish_reason"] == "eos" and tokens < TERSE_LIMIT_TOKENS
-            for question, tokens in terse_tokens.items()
-        },
+        IN_BOUND[Style.TERSE]: {question: in_bound(answer) for question, answer in terse.items()},
         "verbose_median_tokens": median(list(verbose_tokens.values())),
         "verbose_worst_tokens": min(verbose_tokens.values()),
-        "verbose_in_bound_share": {
-            question: verbose[question]["finish_reason"] == "eos" and tokens > VERBOSE_FLOOR_TOKENS
-            for question, tokens in verbose_tokens.items()
-        },
+        IN_BOUND[Style.VERBOSE]: {question: in_bound(answer) for question, answer in verbose.items()},
         "sampling_seed_count": len(presets),
         "preset_terse_median_tokens": max(median(by_style[Style.TERSE]) for by_style in sampled),
         "preset_terse_whole_share": whole_share(texts),

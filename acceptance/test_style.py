@@ -8,10 +8,12 @@ import pytest
 
 from acceptance import measures
 from acceptance.answers import record_latencies
+from acceptance.early import in_bound
 from acceptance.evidence import Answers, Counterfactuals
 from harness.answers import Answer
 from harness.machine import MachineWatch
 from harness.recorder import Recorder
+from harness.sequential import PLANNED
 from harness.statistics import median
 from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, Style
 from pipeline.generation.generate import Generation, generate_with_style
@@ -35,8 +37,18 @@ def _kept_decodings(answers: Answers, questions: list[str]) -> list[dict[str, An
 
 
 @pytest.mark.criterion("style.token_separation")
-def test_token_separation(measured: Recorder, answers: Answers, questions: list[str]) -> None:
-    measured.keep(_kept_decodings(answers, questions))
+def test_token_separation(measured: Recorder, first_answers: Answers, questions: list[str]) -> None:
+    measured.record(**{PLANNED: len(Style) * len(questions)})
+    if first_answers.rejected_by:
+        measured.keep(measures.kept_greedy(first_answers.rejected_by))
+        measured.record(**measures.token_separation(measured.answers))
+        measured.show(
+            "Answers by which the plan rejected",
+            ("question", "style", "tokens", "in bound", "answer"),
+            [(a["question"], a["style"], a["token_count"], str(in_bound(a)), a["text"]) for a in measured.answers],
+        )
+        return
+    measured.keep(_kept_decodings(first_answers, questions))
     terse, verbose = (measures.of(measured.answers, measures.UNCONSTRAINED_USE, style) for style in Style)
     for style, given in zip(Style, (terse, verbose), strict=True):
         measured.attach(

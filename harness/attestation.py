@@ -163,7 +163,8 @@ def _signed_payload(file: Path, key: SSlibKey) -> dict[str, Any]:
     envelope.verify([key], 1)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ValueError(f"a payload of type {envelope.payload_type!r}")
-    if envelope.to_dict() != json.loads(content):
+    has_more = any(signature.unrecognized_fields for signature in envelope.signatures.values())
+    if has_more or envelope.to_dict() != json.loads(content):
         raise ValueError("it holds more than an envelope, or is encoded in another way")
     payload = json.loads(envelope.payload)
     if not isinstance(payload, dict):

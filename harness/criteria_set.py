@@ -8,10 +8,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from harness.answers import Answer
-from harness.criteria import Criterion
+from harness.criteria import Bound, Criterion
+from harness.sequential import EarlyRejection
 from harness.subject import Subject
 
 NO_CRITERIA = """\
@@ -38,16 +40,19 @@ class CriteriaSet(Mapping[str, Criterion]):
             criterion pass, only UNDECIDED instead of FAIL.
         from_answers: How ``verbosity judge`` computes measures again from kept answers, by criterion id; the test
             calls the same function. Not part of the version.
+        early: The plan by which a test may stop early, by criterion id. Not part of the version: a verdict holds it.
 
     Raises:
         ValueError: The name or the set is empty, two criteria share an id, ``timed`` names a measure that no bound
-            of the set has, or ``from_answers`` a criterion that the set has not.
+            of the set has, ``from_answers`` or ``early`` a criterion that the set has not, or a plan does not fit the
+            bounds.
     """
 
     name: str
     criteria: tuple[Criterion, ...]
     timed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     from_answers: Mapping[str, MeasuresOfAnswers] = field(default_factory=dict)
+    early: Mapping[str, EarlyRejection] = field(default_factory=dict)
     _by_id: Mapping[str, Criterion] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +65,11 @@ class CriteriaSet(Mapping[str, Criterion]):
         for id_, measures in self.timed.items():
             if id_ not in by_id or not measures <= set(by_id[id_].required_measures):
                 raise ValueError(f"criteria set {self.name}: timed names no bounds of the set: {id_}")
-        if unknown := self.from_answers.keys() - by_id.keys():
-            raise ValueError(f"criteria set {self.name}: from_answers names no criterion: {', '.join(sorted(unknown))}")
+        for name in ("from_answers", "early"):
+            if unknown := getattr(self, name).keys() - by_id.keys():
+                raise ValueError(f"criteria set {self.name}: {name} names no criterion: {', '.join(sorted(unknown))}")
+        for id_, plan in self.early.items():
+            plan.check(by_id[id_].bounds)
         object.__setattr__(self, "timed", MappingProxyType(dict(self.timed)))
         object.__setattr__(self, "_by_id", by_id)
 
@@ -77,7 +85,7 @@ class CriteriaSet(Mapping[str, Criterion]):
         """Return the number of criteria."""
         return len(self._by_id)
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The SHA-256 of all criteria: sentences, bounds, thresholds, confidences, sources."""
         described = [dataclasses.asdict(criterion) for criterion in self.criteria]
@@ -103,12 +111,23 @@ class CriteriaSet(Mapping[str, Criterion]):
         """Return which of a test's timed measures a busy machine excuses; of a criterion outside the set, all."""
         return tuple(name for name in timed if criterion_id not in self or name in self.timed.get(criterion_id, ()))
 
+    def early_of(self, criterion_id: str, bounds: Iterable[Bound]) -> EarlyRejection | None:
+        """Return the plan of a criterion; None where it has none, or not all its measures are bounded for the subject.
+
+        Args:
+            criterion_id: The criterion.
+            bounds: Its bounds that apply to the subject.
+        """
+        plan = self.early.get(criterion_id)
+        return plan if plan is not None and {bound.measure for bound in bounds}.issuperset(plan.measures) else None
+
     def check(self, subject: Subject) -> None:
         """Check the thresholds that a subject replaces, and what it declares out of scope.
 
         Raises:
-            ValueError: A threshold names no numeric bound of the set, or is not finite; what is out of scope is
-                neither a criterion nor a bound of the set; or it leaves no criterion, or one without a bound.
+            ValueError: A threshold names no numeric bound of the set, is not finite, or accepts less than the
+                criterion's early rejection; what is out of scope is neither a criterion nor a bound of the set; or it
+                leaves no criterion, or one without a bound.
         """
         known = {f"{criterion.id}/{bound.measure}": bound for criterion in self.criteria for bound in criterion.bounds}
         for key, threshold in subject.thresholds.items():
@@ -125,7 +144,10 @@ class CriteriaSet(Mapping[str, Criterion]):
         if not (asked := self.asked_of(subject)):
             raise ValueError(f"subject {subject.name}: no criterion of the set {self.name} is in scope")
         for id_, criterion in asked.items():
-            if subject.can_show(criterion) and not subject.bounds(criterion):
+            bounds = subject.bounds(criterion)
+            if (plan := self.early_of(id_, bounds)) is not None:
+                plan.check(bounds)
+            if subject.can_show(criterion) and not bounds:
                 raise ValueError(
                     f"subject {subject.name}: no bound of {id_} is in scope; declare the criterion instead"
                 )

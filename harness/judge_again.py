@@ -179,7 +179,8 @@ class _Judging:
             can_show = subject.can_show(criterion)
             return replace(recorded, outcome=Outcome.NOT_RUN, reason=_NOT_ASKED) if can_show else recorded
         measured = self._measured(subject, recorded)
-        decided = judge(criterion, subject, measured.measurements, timed)
+        early = self.criteria.early_of(criterion.id, recorded.bounds)
+        decided = judge(criterion, subject, measured.measurements, timed, early)
         result = replace(measured, outcome=decided.outcome, reason=decided.reason, violated=decided.violated)
         by_figures = judge(_recorded(entry), subject, recorded.measurements, entry.get("timed", ()))
         if (recorded.outcome, recorded.reason) == (by_figures.outcome, by_figures.reason):

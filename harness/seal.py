@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 KEY_VARIABLE = "VERBOSITY_VERDICT_KEY"
 
 _BOUND_FIELDS = ("measure", "comparison", "threshold", "unit", "confidence")
+_PLAN = "early_rejection"
 _PROVENANCE_FIELDS = ("git_commit", "git_dirty", "time_utc")
 _SUBJECT_FIELDS = ("name", "learned", "access", "thresholds", "scope", "out_of_scope_reasons")
 # From worst to best; an outcome may be worse than its figures, because a test can fail outside its bounds.
@@ -79,13 +80,14 @@ def document_digest(document: Mapping[str, Any]) -> str:
 
 def _sealed_criterion(entry: Mapping[str, Any]) -> dict[str, Any]:
     bounds = [{name: bound[name] for name in _BOUND_FIELDS} for bound in entry["bounds"]]
-    return {
+    sealed = {
         "id": entry["id"],
         "outcome": entry["outcome"],
         "bounds": bounds,
         "measurements": dict(entry["measurements"]),
         "timed": list(entry.get("timed", ())),
     }
+    return {**sealed, **({_PLAN: entry[_PLAN]} if _PLAN in entry else {})}
 
 
 def _canonical(value: object) -> bytes:
@@ -203,13 +205,18 @@ def _criterion_complaints(entry: Mapping[str, Any], subject: Subject, criteria: 
         # As text, because True equals 1 and a flag must not stand in for a number.
         if _canonical(_by_measure(recorded)) != _canonical(_by_measure(in_force)):
             yield f"criteria.{id_}.bounds: not the bounds in force for this subject"
+    bounds = () if criterion is None else subject.bounds(criterion)
+    plan = criteria.early_of(id_, bounds)
+    planned = None if plan is None else plan.describe(bounds, entry["measurements"])
+    if _canonical(entry.get(_PLAN)) != _canonical(planned):
+        yield f"criteria.{id_}.{_PLAN}: not the plan in force; run the acceptance again"
     if outcome not in _JUDGED:
         return
     # Judged by the set's bounds where there are any, never by those of the file.
     criterion = criterion or Criterion(id_, "", tuple(Bound(**bound) for bound in recorded), "")
     measurements = {name: measured_value(value) for name, value in entry["measurements"].items()}
     # Verdicts of earlier versions have no timed measures.
-    judged = judge(criterion, subject, measurements, criteria.excusable(id_, entry.get("timed", ())))
+    judged = judge(criterion, subject, measurements, criteria.excusable(id_, entry.get("timed", ())), plan)
     if judged.outcome in _JUDGED:
         is_better = _JUDGED.index(outcome) > _JUDGED.index(judged.outcome)
     else:

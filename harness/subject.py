@@ -61,11 +61,15 @@ class Subject:
     def bounds(self, criterion: Criterion) -> tuple[Bound, ...]:
         """Return the bounds that apply to this subject, with the thresholds in force."""
         return tuple(
-            replace(bound, threshold=self.thresholds.get(f"{criterion.id}/{bound.measure}", bound.threshold))
+            self._in_force(criterion.id, bound)
             for bound in criterion.bounds
             if all(self.offers(need) for need in (*criterion.needs, *bound.needs))
             and f"{criterion.id}/{bound.measure}" not in self.out_of_scope
         )
+
+    def _in_force(self, criterion_id: str, bound: Bound) -> Bound:
+        threshold = self.thresholds.get(f"{criterion_id}/{bound.measure}")
+        return bound if threshold is None else replace(bound, threshold=threshold)
 
     def can_show(self, criterion: Criterion) -> bool:
         """Return whether this subject's weights can say anything about the criterion."""

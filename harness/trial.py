@@ -32,7 +32,8 @@ class Trial:
 
     def judge(self) -> CriterionResult:
         """Decide the criterion from what the test body recorded."""
-        decided = judge(self.criterion, self.subject, self.measured.measurements, self._excusable)
+        early = self.criteria.early_of(self.criterion.id, self.subject.bounds(self.criterion))
+        decided = judge(self.criterion, self.subject, self.measured.measurements, self._excusable, early)
         self.judged = self._result(decided.outcome, decided.reason, decided.violated)
         return self.judged
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from harness.answers import Answer
 from harness.criteria import Bound, BoundState, Criterion
 from harness.machine import describe_use, was_busy
+from harness.sequential import EarlyRejection
 from harness.subject import Subject
 
 NOT_REACHED = "not selected or not reached"
@@ -74,7 +75,11 @@ class CriterionResult:
 
 
 def judge(
-    criterion: Criterion, subject: Subject, measurements: Mapping[str, object], timed: Collection[str] = ()
+    criterion: Criterion,
+    subject: Subject,
+    measurements: Mapping[str, object],
+    timed: Collection[str] = (),
+    early: EarlyRejection | None = None,
 ) -> CriterionResult:
     """Decide one criterion from what its test recorded.
 
@@ -83,11 +88,12 @@ def judge(
         subject: What was measured.
         measurements: Values by measure name.
         timed: Names of the measures that other work on the watched machine may have spoiled.
+        early: The plan by which the test may have stopped early.
 
     Returns:
-        NOT_APPLICABLE where the subject's weights cannot show the criterion; FAIL when a required measure
-        is missing or a bound is violated; UNDECIDED when a sample was too small to tell or all violated bounds are of
-        times that other work on the machine may have spoiled; otherwise PASS.
+        NOT_APPLICABLE where the subject's weights cannot show the criterion; FAIL when a required measure is missing, a
+        bound is violated, or the plan rejects or was not followed; UNDECIDED when a sample was too small to tell or all
+        violated bounds are of times that other work on the machine may have spoiled; otherwise PASS.
     """
     bounds = subject.bounds(criterion)
     if not subject.can_show(criterion):
@@ -107,8 +113,9 @@ def judge(
     violated = tuple(
         bound.measure for bound, state in states.items() if state in (BoundState.VIOLATED, BoundState.MISSING)
     )
-    outcome = outcome_of(states.values())
-    reason = "; ".join(complaints)
+    outcome, reason = outcome_of(states.values()), "; ".join(complaints)
+    if early is not None and (rejection := early.complaint(measurements)):
+        outcome, reason = Outcome.FAIL, rejection
     return CriterionResult(criterion.id, outcome, reason, dict(measurements), bounds, violated, timed=tuple(timed))
 
 

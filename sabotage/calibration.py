@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acceptance.answers import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, consistency
+from acceptance.answers import consistency
 from acceptance.criteria import DOCUMENTED
+from acceptance.early import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from acceptance.test_coherence import COHERENCE
 from harness import provenance
 from harness.effects import mean_difference_interval

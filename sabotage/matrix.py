@@ -79,7 +79,8 @@ class Workshop:
         if not self.is_current(folder, target):
             marks = f"{'gpu' if self.device == 'cuda' else 'embedded'} and not snapshot"
             gate = ("pytest", "acceptance", "-q", "-p", "no:cacheprovider", "-m", marks, "--preset", "lean")
-            where = ("--target", target, "--device", self.device, f"--acceptance-dir={folder}")
+            # The full sample, so that each criterion judges the fault.
+            where = ("--full-sample", "--target", target, "--device", self.device, f"--acceptance-dir={folder}")
             result.unlink(missing_ok=True)
             self.command(folder / "gate.log", *gate, *where, *options)
         if not result.exists():

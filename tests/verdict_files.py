@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from acceptance.criteria import DOCUMENTED
-from harness.criteria import Bound
+from harness.criteria import Bound, Criterion
 from harness.seal import seal
+from harness.sequential import ASKED, FAILED, LOOKED, PLANNED
 from harness.subject import Subject
 
 JUDGED = Subject("tiny-mistral", learned=True, thresholds={"training.gpu_memory/peak_memory_gib": 6})
@@ -28,15 +29,22 @@ def accepted_subject(identity: Mapping[str, Any]) -> dict[str, Any]:
         "out_of_scope_reasons": dict(JUDGED.out_of_scope),
         "decision": "ACCEPTED",
         "identity": dict(identity),
-        "criteria": [
-            {
-                "id": criterion.id,
-                "outcome": "PASS",
-                "bounds": [_described(bound) for bound in JUDGED.bounds(criterion)],
-                "measurements": {bound.measure: _good_value(bound) for bound in JUDGED.bounds(criterion)},
-            }
-            for criterion in DOCUMENTED.values()
-        ],
+        "criteria": [_accepted(criterion) for criterion in DOCUMENTED.values()],
+    }
+
+
+def _accepted(criterion: Criterion) -> dict[str, Any]:
+    bounds = JUDGED.bounds(criterion)
+    measured = {bound.measure: _good_value(bound) for bound in bounds}
+    plan = DOCUMENTED.early_of(criterion.id, bounds)
+    if plan is not None:
+        measured |= {LOOKED: plan.look_count, FAILED: 0, ASKED: 240, PLANNED: 240}
+    return {
+        "id": criterion.id,
+        "outcome": "PASS",
+        "bounds": [_described(bound) for bound in bounds],
+        "measurements": measured,
+        **({} if plan is None else {"early_rejection": plan.describe(bounds, measured)}),
     }
 
 

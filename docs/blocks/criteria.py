@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from acceptance import answers, crowd, test_coherence, test_deployment, test_endpoint, test_snapshots, test_style
+from acceptance import (
+    answers,
+    asking,
+    crowd,
+    test_coherence,
+    test_deployment,
+    test_endpoint,
+    test_snapshots,
+    test_style,
+)
 from acceptance import conftest as acceptance
 from acceptance.client import TIMEOUT_S
 from acceptance.criteria import DOCUMENTED
+from acceptance.early import EARLY
 from acceptance.protocols import OWN_MALFORMED, OpenAIProtocol
 from docs.blocks.markdown import code, table
 from harness.criteria import Bound, BoundState, Need
@@ -57,8 +67,9 @@ def samples_table() -> str:
     sizes = (
         ("style.token_separation", "held-out questions, unconstrained", len(read_questions(HELD_OUT_QUESTIONS))),
         ("style.token_separation", "cap of an unconstrained answer, tokens", UNCONSTRAINED.max_new_tokens),
-        ("style.token_separation", "questions under the presets", acceptance.PRESET_QUESTIONS),
-        ("style.token_separation", "sampling seeds under the presets", len(acceptance.SAMPLING_SEEDS)),
+        ("style.token_separation", "answers asked first, by the plan of early rejection", EARLY.look_count),
+        ("style.token_separation", "questions under the presets", asking.PRESET_QUESTIONS),
+        ("style.token_separation", "sampling seeds under the presets", len(asking.SAMPLING_SEEDS)),
         ("style.consistency", "line between the styles, tokens", f"{answers.MIDPOINT_TOKENS:g}"),
         ("style.consistency", "questions with the tokens' rows swapped", acceptance.COUNTERFACTUAL_QUESTIONS),
         ("style.consistency", "questions without the adapter", acceptance.ADAPTER_OFF_QUESTIONS),

@@ -66,6 +66,7 @@ class Judged:
                 {
                     "documented": criterion.id in criteria_set,
                     **_criterion(criterion, self.subject, finals[criterion.id], self.tests),
+                    **_early_rejection(criteria_set, finals[criterion.id]),
                 }
                 for criterion in self.criteria
             ],
@@ -145,6 +146,12 @@ def _criterion(criterion: Criterion, subject: Subject, final: CriterionResult, t
             if result.criterion_id == criterion.id
         ],
     }
+
+
+def _early_rejection(criteria_set: CriteriaSet, final: CriterionResult) -> dict[str, object]:
+    """The plan that was fixed before the first answer; nothing where none applies."""
+    plan = criteria_set.early_of(final.criterion_id, final.bounds)
+    return {} if plan is None else {"early_rejection": plan.describe(final.bounds, final.measurements)}
 
 
 def _bound(bound: Bound, documented: Bound, final: CriterionResult, spoiled: Collection[str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from harness.report import view
 from harness.report.changes import DIFFERENCE_HEADERS, by_kind, difference_cells, headline
 from harness.report.formatting import value_text
 from harness.report.markdown import report_markdown
-from harness.report.table import about, declared_lines, grouped_reasons
+from harness.report.table import about, declared_lines, early_lines, grouped_reasons
 
 if TYPE_CHECKING:
     from harness.report.figures import Figure
@@ -81,7 +81,7 @@ def _subject(subject: Mapping[str, Any], figures: list[Figure]) -> dict[str, Any
         "about": about(subject),
         "counts": view.outcome_counts(subject),
         "reasons": [reason.strip() for reason in grouped_reasons(subject)],
-        "declared": declared_lines(subject),
+        "declared": [*declared_lines(subject), *early_lines(subject)],
         "out_of_scope": subject["out_of_scope"],
         "key_bounds": view.key_bounds(subject),
         "criteria": [_criterion(criterion) for criterion in subject["criteria"]],

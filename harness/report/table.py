@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.report.formatting import ABSENT, escape_markdown, markdown_rows, value_text
+from harness.sequential import ASKED, PLANNED
 
 HEADERS = ("criterion", "threshold", "measured", "verdict")
 _REASON_COLUMNS = 44
@@ -25,7 +26,7 @@ def table_text(document: Mapping[str, Any]) -> str:
         table = tabulate(rows, headers=HEADERS, tablefmt="grid", disable_numparse=True)
         parts += [f"subject: {subject['name']}", table, f"{subject['name']}: {subject['decision']}"]
         parts += grouped_reasons(subject)
-        parts += [f"  {line}" for line in [*scope_lines(subject), *declared_lines(subject)]]
+        parts += [f"  {line}" for line in [*scope_lines(subject), *declared_lines(subject), *early_lines(subject)]]
     if document["subjects_not_selected"]:
         parts.append(f"not judged, no test selected: {', '.join(document['subjects_not_selected'])}")
     parts.append(f"verdict: {document['decision']}")
@@ -41,7 +42,12 @@ def table_markdown(document: Mapping[str, Any]) -> str:
             for each in subject["criteria"]
         ]
         parts.append(f"## {escape_markdown(subject['name'])}: {subject['decision']}\n\n{markdown_rows(HEADERS, rows)}")
-        if lines := [*grouped_reasons(subject), *scope_lines(subject), *declared_lines(subject)]:
+        if lines := [
+            *grouped_reasons(subject),
+            *scope_lines(subject),
+            *declared_lines(subject),
+            *early_lines(subject),
+        ]:
             parts.append("".join(f"- {escape_markdown(line.strip())}\n" for line in lines))
     if document["subjects_not_selected"]:
         names = ", ".join(document["subjects_not_selected"])
@@ -90,6 +96,24 @@ def declared_lines(subject: Mapping[str, Any]) -> list[str]:
     for name, reason in subject.get("out_of_scope_reasons", {}).items():
         groups.setdefault(reason, []).append(name)
     return [f"out of scope: {', '.join(names)} ({reason})" for reason, names in groups.items()]
+
+
+def early_lines(subject: Mapping[str, Any]) -> list[str]:
+    """Return how many answers each plan of early rejection used, what it expected, and how often it is wrong."""
+    lines = []
+    for criterion in subject["criteria"]:
+        plan, measured = criterion.get("early_rejection"), criterion["measurements"]
+        if plan is None or "lost_acceptance_at_most" not in plan:
+            continue
+        lines.append(
+            f"{criterion['id']}, early rejection by a plan: {measured.get(ASKED)} of {measured[PLANNED]} answers asked;"
+            f" expected: {plan['expected_answers_half_broken']:g} of a half broken model, rejected after"
+            f" {plan['median_answers_half_broken']} in the median, {plan['expected_answers_at_good_share']:g} of one"
+            f" with {plan['good_share']:.0%} good answers, which is rejected early with probability"
+            f" {plan['false_rejection_at_good_share']:.1g}; a model that the full sample would accept:"
+            f" at most {plan['lost_acceptance_at_most']:.1g}"
+        )
+    return lines
 
 
 def grouped_reasons(subject: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,15 @@ class _Row:
         return len(self.prompt) + len(self.answer)
 
 
-def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once: int) -> list[Generation]:
+def generate_many(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Asked],
+    *,
+    at_once: int,
+    first: int = 0,
+    go_on: Callable[[list[Generation]], bool] = bool,
+) -> list[Generation]:
     """Answer any number of prompts.
 
     Args:
@@ -55,9 +63,12 @@ def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once
         tokenizer: Its tokenizer, style tokens added.
         asked: The prompts; those of one seed are answered together.
         at_once: Answers that are decoded at the same time.
+        first: Prompts that are answered before the others.
+        go_on: Whether the others are answered too, given the answers to the first.
 
     Returns:
-        The answers in the order of the prompts; each has the latency of all.
+        The answers in the order of the prompts, those of the first alone where ``go_on`` says no; each has the latency
+        of all.
 
     Raises:
         TextError: As ``styled_prompt_ids``.
@@ -65,18 +76,29 @@ def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once
     started = time.perf_counter()
     rows = [_Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits) for one in asked]
     slot_tokens = max(LEAST_SLOT_TOKENS, *(len(row.prompt) + row.limits.max_new_tokens for row in rows))
+    pairs, slots = list(zip(asked, rows, strict=True)), min(at_once, len(rows))
+
+    def answers(of: Sequence[tuple[Asked, _Row]]) -> list[Generation]:
+        latency_s = time.perf_counter() - started
+        return [finished(row.answer, tokenizer, row.limits, latency_s, one.style) for one, row in of]
+
     with torch.inference_mode():
-        decoder = Decoder(model, tokenizer.eos_token_id, min(at_once, len(rows)), slot_tokens)
-        for seed in dict.fromkeys(one.seed for one in asked):
-            torch.manual_seed(seed)
-            # The longest answers first, so that few places are empty at the end.
-            chosen = [pair for pair in zip(asked, rows, strict=True) if pair[0].seed == seed]
-            chosen.sort(key=lambda pair: pair[0].style is Style.TERSE)
-            _decode(decoder, [row for _, row in chosen], min(at_once, len(rows)), tokenizer.eos_token_id)
-    latency_s = time.perf_counter() - started
-    return [
-        finished(row.answer, tokenizer, row.limits, latency_s, one.style) for row, one in zip(rows, asked, strict=True)
-    ]
+        # One for all: to prepare its weights takes longer than a few answers.
+        decoder = Decoder(model, tokenizer.eos_token_id, slots, slot_tokens)
+        _answer(decoder, pairs[:first], slots, tokenizer.eos_token_id)
+        if first and not go_on(answers(pairs[:first])):
+            return answers(pairs[:first])
+        _answer(decoder, pairs[first:], slots, tokenizer.eos_token_id)
+    return answers(pairs)
+
+
+def _answer(decoder: Decoder, pairs: Sequence[tuple[Asked, _Row]], slots: int, eos_id: int) -> None:
+    for seed in dict.fromkeys(one.seed for one, _ in pairs):
+        torch.manual_seed(seed)
+        # The longest answers first, so that few places are empty at the end.
+        chosen = [pair for pair in pairs if pair[0].seed == seed]
+        chosen.sort(key=lambda pair: pair[0].style is Style.TERSE)
+        _decode(decoder, [row for _, row in chosen], slots, eos_id)
 
 
 def _decode(decoder: Decoder, rows: Sequence[_Row], slots: int, eos_id: int) -> None:

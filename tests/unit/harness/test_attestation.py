@@ -120,6 +120,7 @@ def test_what_did_not_pass_is_no_passed_test(
 
 STOCK_VERIFIER = """
 import json, sys
+sys.modules |= dict.fromkeys(("harness", "pipeline", "acceptance"))  # as if they were not installed
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
@@ -127,7 +128,6 @@ from securesystemslib.signer import SSlibKey
 envelope = Envelope.from_dict(json.load(open(sys.argv[1])))
 key = SSlibKey.from_crypto(load_pem_public_key(open(sys.argv[2], "rb").read()))
 envelope.verify([key], 1)
-assert not {"harness", "pipeline"} & set(sys.modules)
 print(json.loads(envelope.payload)["predicate"]["result"])
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from harness.criteria import Bound, Criterion, Need
 from harness.criteria_set import CriteriaSet
 from harness.installed import CRITERIA_GROUP, installed_criteria, recheck_by_installed
 from harness.seal import KEY_VARIABLE, seal
+from harness.sequential import EarlyRejection
 from harness.session import AcceptanceSession
 from harness.subject import Subject
 from tests.verdict_files import accepted_subject, document, resealed
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 VALID = Criterion("json.valid", "Answers are JSON", (Bound("valid_share", ">=", 0.9, confidence=0.95),), "house")
 QUICK = Criterion("json.quick", "Answers are quick", (Bound("wait_s", "<", 1.0, "s"),), "house", needs=(Need.MODEL,))
 MINE = CriteriaSet("mine", (VALID, QUICK), {"json.quick": frozenset({"wait_s"})})
+PLAN = EarlyRejection(("valid_share",), good_share=0.9, level=0.001, look_count=8, seed=1)
+PLANNED = CriteriaSet("planned", (VALID,), early={"json.valid": PLAN})
 OTHER = CriteriaSet("verbosity", (VALID,))
 NOT_A_SET = {"json.valid": VALID}
 
@@ -53,6 +57,12 @@ def test_a_set_is_a_mapping_in_its_order() -> None:
         (lambda: CriteriaSet("mine", (VALID, QUICK, VALID)), r"mine: listed twice: json\.valid"),
         (lambda: CriteriaSet("mine", (VALID,), {"json.valid": frozenset({"wait_s"})}), r"timed names no .*json\.valid"),
         (lambda: CriteriaSet("mine", (VALID,), {"json.slow": frozenset()}), r"timed names no .*json\.slow"),
+        (lambda: CriteriaSet("mine", (VALID,), early={"json.slow": PLAN}), r"early names no .*json\.slow"),
+        (
+            lambda: CriteriaSet("mine", (VALID,), early={"json.valid": dataclasses.replace(PLAN, good_share=0.95)}),
+            "needs a bound valid_share >= 0.95 or more",
+        ),
+        (lambda: CriteriaSet("mine", (QUICK,), early={"json.quick": PLAN}), "needs a bound valid_share >= 0.9 or more"),
     ],
 )
 def test_a_set_that_is_empty_or_ambiguous_is_refused(make: Callable[[], CriteriaSet], complaint: str) -> None:
@@ -64,6 +74,18 @@ def test_only_a_sets_own_timed_measures_are_excused_by_a_busy_machine() -> None:
     assert MINE.excusable("json.quick", ["wait_s", "made_up"]) == ("wait_s",)
     assert MINE.excusable("json.valid", ["valid_share"]) == ()
     assert MINE.excusable("own.outside", ["wait_s"]) == ("wait_s",)
+
+
+def test_a_subject_that_may_be_worse_than_its_plan_is_refused() -> None:
+    PLANNED.check(Subject("small", learned=True, thresholds={"json.valid/valid_share": 0.95}))
+    with pytest.raises(ValueError, match=r"needs a bound valid_share >= 0\.9 or more"):
+        PLANNED.check(Subject("small", learned=True, thresholds={"json.valid/valid_share": 0.8}))
+
+
+def test_a_plan_is_that_of_subjects_whose_answers_it_can_look_at() -> None:
+    assert PLANNED.early_of("json.valid", VALID.bounds) is PLAN
+    assert PLANNED.early_of("json.valid", ()) is None
+    assert MINE.early_of("json.valid", VALID.bounds) is None
 
 
 def test_results_of_workers_with_other_criteria_are_refused(tmp_path: Path) -> None:

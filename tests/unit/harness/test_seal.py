@@ -11,6 +11,7 @@ import pytest
 
 from acceptance.criteria import DOCUMENTED
 from harness.seal import KEY_VARIABLE, key_from_environment, recheck, seal
+from harness.sequential import ASKED, FAILED
 from tests.verdict_files import accepted_subject, criterion, document, resealed
 
 IDENTITY = {"adapter_sha256": "a" * 64, "style_token_ids": [1, 2], "environment": {"device": "cpu"}}
@@ -64,6 +65,10 @@ EDITS: dict[str, tuple[str, Edit]] = {
     "bound": (
         "criteria.training.gpu_memory",
         lambda verdict: criterion(verdict, "training.gpu_memory")["bounds"][0].update(threshold=12.0),
+    ),
+    "plan": (
+        "criteria.style.token_separation",
+        lambda verdict: criterion(verdict, "style.token_separation")["early_rejection"]["boundary"].append(1),
     ),
     "extra key": ("remark", lambda verdict: verdict.update(remark="fine")),
 }
@@ -145,6 +150,34 @@ FORGERIES: dict[str, tuple[str, Edit]] = {
     "a style of random weights": (
         "criteria.style.consistency.outcome",
         lambda verdict: verdict["subject"].update(learned=False),
+    ),
+    "another plan": (
+        "criteria.style.token_separation.early_rejection",
+        lambda verdict: criterion(verdict, "style.token_separation")["early_rejection"].update(level=1e-9),
+    ),
+    "a plan with another error rate": (
+        "criteria.style.token_separation.early_rejection",
+        lambda verdict: criterion(verdict, "style.token_separation")["early_rejection"].update(
+            false_rejection_at_good_share=1e-9
+        ),
+    ),
+    "a plan left out": (
+        "criteria.style.token_separation.early_rejection",
+        lambda verdict: criterion(verdict, "style.token_separation").pop("early_rejection"),
+    ),
+    "a plan of a criterion that has none": (
+        "criteria.style.consistency.early_rejection",
+        lambda verdict: criterion(verdict, "style.consistency").update(
+            early_rejection=criterion(verdict, "style.token_separation")["early_rejection"]
+        ),
+    ),
+    "an early rejection that is accepted": (
+        "criteria.style.token_separation.outcome",
+        measured("style.token_separation", FAILED, 9),
+    ),
+    "a sample that stopped without a rejection": (
+        "criteria.style.token_separation.outcome",
+        measured("style.token_separation", ASKED, 24),
     ),
     "other criteria": ("criteria_version", lambda verdict: verdict.update(criteria_version="0" * 64)),
     "an own criterion without bounds": (

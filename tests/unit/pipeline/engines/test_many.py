@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.engines.many import Asked, generate_many
-from pipeline.generation.generate import generate_batch
+from pipeline.generation.generate import Generation, generate_batch
 from pipeline.model.loading import LoadedModel, TrainedModel
 
 PROMPTS = ("Why?", "What is rate limiting?", "How do whales sing in the deep, and why?", "Hi", "Name one geyser.")
@@ -39,6 +39,25 @@ def test_an_answer_that_ends_makes_room(exact: LoadedModel) -> None:
     assert answers[0].token_ids == endless.token_ids[:2]
     assert answers[0].finish_reason == "eos"
     assert all(answer.token_count == 8 for answer in answers[1:])
+
+
+def test_the_first_answers_decide_whether_the_others_are_given(exact: LoadedModel) -> None:
+    limits = GenerationConfig(max_new_tokens=4)
+    asked = [Asked(prompt, style, limits) for prompt in PROMPTS for style in STYLES]
+    all_at_once = generate_many(exact.model, exact.tokenizer, asked, at_once=4)
+    seen: list[list[Generation]] = []
+
+    def answers(go_on: bool) -> list[tuple[int, ...]]:
+        def decide(first: list[Generation]) -> bool:
+            seen.append(first)
+            return go_on
+
+        given = generate_many(exact.model, exact.tokenizer, asked, at_once=4, first=5, go_on=decide)
+        return [answer.token_ids for answer in given]
+
+    assert answers(go_on=True) == [answer.token_ids for answer in all_at_once]
+    assert answers(go_on=False) == [answer.token_ids for answer in all_at_once[:5]]
+    assert [[answer.token_ids for answer in first] for first in seen] == [answers(go_on=False)] * 2
 
 
 def test_sampled_answers_follow_their_presets_and_seeds(tiny_trained: TrainedModel) -> None:

@@ -196,6 +196,13 @@ def test_a_trusted_key_must_have_signed(
     monkeypatch.setenv(SIGNING_KEY_VARIABLE, str(private))
     attest(file, signer_from_environment())
     assert main(check) == 0
+
+    def load(run: RunFolder, **where: object) -> None:
+        raise PipelineError("the model would be loaded now")
+
+    monkeypatch.setattr("pipeline.service.loading.load_trained", load)
+    assert main([*serve, "--require-verdict", str(file), "--trust-key", str(public)]) == 1
+    assert "the model would be loaded now" in capsys.readouterr().err
     _, other = write_keys(file.parent, "other")
     assert main([*check[:-1], str(other)]) == 1
     assert "attestation: " in capsys.readouterr().out
