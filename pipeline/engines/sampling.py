@@ -67,10 +67,15 @@ def choose(logits: Tensor, positions: Tensor, choice: Choice, eos_token_id: int)
     must_go_on = positions < choice.ends_from
     scores[:, eos_token_id] = scores[:, eos_token_id].masked_fill(must_go_on, -torch.inf)
     best = scores.argmax(-1)
-    if not scores.is_cuda and not choice.top_p.any():
-        return best
-    scores = scores / choice.temperature.unsqueeze(-1)
-    return torch.where(choice.top_p == 0, best, _drawn(scores, choice.top_p.unsqueeze(-1)))
+    if scores.is_cuda:  # asking who samples would make it wait
+        drawn = _drawn(scores / choice.temperature.unsqueeze(-1), choice.top_p.unsqueeze(-1))
+        return torch.where(choice.top_p == 0, best, drawn)
+    (sampled,) = choice.top_p.nonzero(as_tuple=True)
+    if len(sampled):
+        best[sampled] = _drawn(
+            scores[sampled] / choice.temperature[sampled].unsqueeze(-1), choice.top_p[sampled].unsqueeze(-1)
+        )
+    return best
 
 
 def _drawn(scores: Tensor, top_p: Tensor) -> Tensor:

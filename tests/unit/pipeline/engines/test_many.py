@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
-from pipeline.engines.many import Asked, generate_many
+from pipeline.engines.many import Asked, generate_each, generate_many
 from pipeline.generation.generate import generate_batch
 from pipeline.model.loading import LoadedModel, TrainedModel
 
@@ -51,3 +51,22 @@ def test_sampled_answers_follow_their_presets_and_seeds(tiny_trained: TrainedMod
 
     assert sampled(7, at_once=4) == sampled(7, at_once=4)
     assert sampled(7, at_once=4) != sampled(8, at_once=4)
+
+
+def test_greedy_answers_beside_sampled_ones_are_those_of_the_prompt_alone(exact: LoadedModel) -> None:
+    limits = GenerationConfig(max_new_tokens=6)
+    greedy = [Asked(prompt, style, limits) for prompt in PROMPTS for style in STYLES]
+    sampled = [Asked("Hi", style, GENERATION_PRESETS[style], seed) for seed in (7, 11) for style in Style]
+    answers = generate_many(exact.model, exact.tokenizer, [*sampled[:2], *greedy, *sampled[2:]], at_once=4)
+    alone = generate_many(exact.model, exact.tokenizer, greedy, at_once=1)
+    assert [answer.token_ids for answer in answers[2:-2]] == [answer.token_ids for answer in alone]
+    assert answers[0].token_ids != answers[-2].token_ids
+
+
+def test_answers_one_after_the_other_have_a_latency_each(tiny_trained: TrainedModel) -> None:
+    few, many = GenerationConfig(max_new_tokens=2), GenerationConfig(max_new_tokens=60)
+    asked = [Asked("Why?", Style.TERSE, limits) for limits in (few, many, few)]
+    short, long, again = generate_each(tiny_trained.model, tiny_trained.tokenizer, asked)
+    together = generate_many(tiny_trained.model, tiny_trained.tokenizer, asked, at_once=3)
+    assert [one.token_ids for one in (short, long, again)] == [one.token_ids for one in together]
+    assert len({one.latency_s for one in (short, long, again)}) == 3
