@@ -1,6 +1,6 @@
 """``verbosity demo --quick``: the gate decides again about a healthy and a broken run that were recorded.
 
-Nothing is trained and no model is loaded: ``verbosity judge`` computes the criteria from the answers that the runs kept.
+Nothing is trained and no model is loaded: ``verbosity judge`` computes the criteria from the answers that they kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_quick_demo(output: Path) -> int:
     print(side_by_side(subjects))
     for name in EXPECTED:
         print(f"  report of the {name} run: {os.path.relpath(output)}/quick/{name}/report.html")
-    print(f"  nothing was trained, {time.perf_counter() - started:.0f} s; next: verbosity demo, which trains and judges")
+    print(f"  {time.perf_counter() - started:.0f} s; next: verbosity demo, which trains a model and judges it")
     decisions = {name: subject["decision"] for name, subject in subjects.items()}
     return 0 if decisions == EXPECTED else 1
 

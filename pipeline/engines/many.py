@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from pipeline.generation.generate import Generation, finished, styled_prompt_ids
 
 LEAST_SLOT_TOKENS = 64
 """What a decoder reads to warm up."""
+ROWS_OF_A_CORE = 32
+"""Fewer answers than this are not worth a thread of their own: each streams all weights at every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,16 @@ class _Row:
         return len(self.prompt) + len(self.answer)
 
 
+_Pair = tuple[Asked, _Row]
+
+
 def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once: int) -> list[Generation]:
     """Answer any number of prompts.
 
     Args:
         model: A model in evaluation mode.
         tokenizer: Its tokenizer, style tokens added.
-        asked: The prompts; sampled ones of one seed are answered together, and greedy ones beside any of them.
+        asked: The prompts; the sampled ones of one seed are answered together, greedy ones beside any of them.
         at_once: Answers that are decoded at the same time.
 
     Returns:
@@ -64,11 +71,10 @@ def generate_many(model: Any, tokenizer: Any, asked: Sequence[Asked], *, at_once
     """
     started = time.perf_counter()
     rows = [_Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits) for one in asked]
+    slots = min(at_once, len(rows))
     with torch.inference_mode():
-        decoder = Decoder(model, tokenizer.eos_token_id, min(at_once, len(rows)), _slot_tokens(rows))
-        for seed, together in _by_seed(list(zip(asked, rows, strict=True))):
-            torch.manual_seed(seed)
-            _decode(decoder, together, min(at_once, len(rows)), tokenizer.eos_token_id)
+        decoder = Decoder(model, tokenizer.eos_token_id, slots, _slot_tokens(rows))
+        _answer(decoder, list(zip(asked, rows, strict=True)), slots, tokenizer.eos_token_id)
     latency_s = time.perf_counter() - started
     return [
         finished(row.answer, tokenizer, row.limits, latency_s, one.style) for row, one in zip(rows, asked, strict=True)
@@ -106,20 +112,61 @@ def _slot_tokens(rows: Sequence[_Row]) -> int:
     return max(LEAST_SLOT_TOKENS, *(len(row.prompt) + row.limits.max_new_tokens for row in rows))
 
 
-def _by_seed(pairs: Sequence[tuple[Asked, _Row]]) -> list[tuple[int, list[_Row]]]:
-    """What is decoded together, with its seed: greedy answers draw nothing, so they fill the places beside all seeds.
+def _answer(decoder: Decoder, pairs: Sequence[_Pair], slots: int, eos_id: int) -> None:
+    """Answer all, on a CPU in a thread for each core: alone it need not wait for the others at every step."""
+    workers = max(1, min(_cores(), len(pairs) // ROWS_OF_A_CORE)) if decoder.on_cpu else 1
+    groups = _groups(pairs, workers)
+    if workers == 1:
+        for seed, rows in groups:
+            decoder.seed(seed)
+            _decode(decoder, rows, slots, eos_id)
+        return
+    free = SimpleQueue[Decoder]()
+    for each in (decoder, *(decoder.beside() for _ in range(workers - 1))):
+        free.put(each)
 
-    The longest answers stand first, so that few places are empty at the end.
+    def work(group: tuple[int, list[_Row]]) -> None:
+        taken = free.get()
+        try:
+            with torch.inference_mode():
+                taken.seed(group[0])
+                _decode(taken, group[1], slots, eos_id)
+        finally:
+            free.put(taken)
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, groups))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cores() -> int:
+    return torch.get_num_threads()
+
+
+def _groups(pairs: Sequence[_Pair], workers: int) -> list[tuple[int, list[_Row]]]:
+    """What is decoded together, with its seed: as many groups for each worker, and equally many long answers in each.
+
+    Greedy answers draw nothing, so they fill the places beside any seed's. The longest answers stand first, so that few
+    places are empty at the end.
     """
-    sampled = [pair for pair in pairs if pair[0].limits.temperature > 0]
-    greedy = [pair for pair in pairs if pair[0].limits.temperature == 0]
-    seeds = list(dict.fromkeys(one.seed for one, _ in sampled)) or [0]
-    groups = []
-    for number, seed in enumerate(seeds):
-        together = [pair for pair in sampled if pair[0].seed == seed] + greedy[number :: len(seeds)]
-        together.sort(key=lambda pair: pair[0].style is Style.TERSE)
-        groups.append((seed, [row for _, row in together]))
-    return groups
+    seeds = list(dict.fromkeys(one.seed for one, _ in pairs if one.limits.temperature > 0))
+    count = -(-max(1, len(seeds)) // workers) * workers
+    groups: list[list[_Pair]] = [[] for _ in range(count)]
+    for pair in sorted(pairs, key=lambda pair: (pair[0].limits.temperature == 0, pair[0].style is Style.TERSE)):
+        is_sampled = pair[0].limits.temperature > 0
+        (groups[seeds.index(pair[0].seed)] if is_sampled else min(groups, key=_work)).append(pair)
+    seeds += [0] * (count - len(seeds))
+    return [
+        (seed, [row for _, row in sorted(group, key=lambda pair: pair[0].style is Style.TERSE)])
+        for seed, group in zip(seeds, groups, strict=True)
+    ]
+
+
+def _work(group: Sequence[_Pair]) -> tuple[int, int]:
+    return sum(one.style is not Style.TERSE for one, _ in group), len(group)
 
 
 def _decode(decoder: Decoder, rows: Sequence[_Row], slots: int, eos_id: int) -> None:
