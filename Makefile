@@ -97,9 +97,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.training_report bench-results.json results/smollm2-135m/bench
 	$(BIN)/python -m benchmarks.training_profile results/smollm2-135m/bench
 
-# Ten minutes on two cores: the demo again, in a folder of its own, with the time of each stage.
+# The demo again, in a folder of its own, with the time of each stage; RESULTS=demo-results records one that has ended.
 bench-demo: $(READY)
-	$(BIN)/python -m benchmarks.bench_demo --output results/smollm2-135m/demo
+	$(BIN)/python -m benchmarks.bench_demo $(if $(RESULTS),--results $(RESULTS)) --output results/smollm2-135m/demo
 
 # An hour on two cores: golden, then lean, on all shipped examples but the last 64, which are scored.
 in-turn: $(READY)

@@ -168,12 +168,13 @@ def counterfactuals(trained: TrainedModel, untrained: LoadedModel, questions: li
     few = questions[:COUNTERFACTUAL_QUESTIONS]
     fewer = few[:ADAPTER_OFF_QUESTIONS]
     with swap_style_rows(trained.model, trained.tokenizer):
-        swapped = iter(ask(trained, in_each_style(few)))
+        # A prompt without a token looks up neither row, so these are asked in the same go.
+        swapped = iter(ask(trained, [*in_each_style(few), *(Asked(text, None) for text in few)]))
     adapter_off = iter(ask(untrained, in_each_style(fewer)))
     return Counterfactuals(
-        no_token=ask(trained, [Asked(text, None) for text in few]),
         adapter_off={style: list(islice(adapter_off, len(fewer))) for style in Style},
         swapped={style: list(islice(swapped, len(few))) for style in Style},
+        no_token=list(swapped),
     )
 
 

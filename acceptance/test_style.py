@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from harness.recorder import Recorder
 from harness.sequential import PLANNED
 from harness.statistics import median
 from pipeline.config import GENERATION_PRESETS, UNCONSTRAINED, Style
-from pipeline.generation.generate import Generation, generate_with_style
+from pipeline.engines.many import Asked, generate_each
+from pipeline.generation.generate import Generation
 from pipeline.model.loading import TrainedModel
 
 TIMED_QUESTIONS = 6
@@ -89,15 +91,13 @@ def _arm(answers: list[Answer], use: str, style: Style | None) -> tuple[str | in
 
 @pytest.mark.criterion("style.generation_speed")
 def test_generation_speed(measured: Recorder, trained: TrainedModel, questions: list[str]) -> None:
-    generate_with_style(trained.model, trained.tokenizer, questions[0], Style.TERSE)  # warm-up, not counted
     few = questions[:TIMED_QUESTIONS]
+    asked = [Asked(text, style, GENERATION_PRESETS[style]) for style in Style for text in few]
     with MachineWatch() as watch:
-        timed = {
-            style: [generate_with_style(trained.model, trained.tokenizer, text, style) for text in few]
-            for style in Style
-        }
-    for style, arm in timed.items():
-        measured.keep(measures.kept(measures.TIMED_USE, few, arm, GENERATION_PRESETS[style]))
+        _warm_up, *answers = generate_each(trained.model, trained.tokenizer, [asked[0], *asked])
+    timed = iter(answers)
+    for style in Style:
+        measured.keep(measures.kept(measures.TIMED_USE, few, islice(timed, len(few)), GENERATION_PRESETS[style]))
     record_latencies(measured, measures.latencies(measured.answers), warm_up_count=1)
     measured.record(tokens_per_s=measures.generation_speed(measured.answers)["tokens_per_s"])
     measured.taken_during(watch.use, *(f"{style}_latency_max_s" for style in Style))

@@ -1,48 +1,44 @@
 """``make bench-demo``: how long each stage of ``make demo`` takes after the install, and its verdict.
 
-Writes ``demo.json``. Run it on an idle machine; what other programs took meanwhile is recorded.
+Writes ``demo.json``, from what the demo itself leaves behind; ``--results`` records a demo that has ended. Run it on an
+idle machine; how much other programs withheld is recorded.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.files import write_text_atomically
-from harness.machine import MachineWatch
-from harness.provenance import collect
-from pipeline.commands import DEFAULT_TARGET
 from pipeline.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(work: Path, output: Path) -> int:
-    """Run the demo in a folder of its own and write its times; returns its exit status."""
-    origin = collect(ROOT)
-    with MachineWatch() as watch:
-        command = [sys.executable, "-m", "pipeline.cli", "demo", "--output", str(work)]
-        status = subprocess.run(command, cwd=ROOT, check=False).returncode
-    figures = {"command": "make bench-demo", "provenance": origin, "machine_use": dataclasses.asdict(watch.use)}
-    text = json.dumps({**figures, "exit_status": status, **summarise(work)}, indent=1) + "\n"
-    write_text_atomically(output / "demo.json", text)
-    return status
+COMMAND = "make bench-demo"
+STAGES = {"prepare": "base model prepared", "train": "adapter trained", "accept": "adapter and server judged"}
 
 
 def summarise(work: Path) -> dict[str, Any]:
-    """Seconds of each stage, the rate of training, and the verdict, from the files of a finished demo."""
+    """Seconds of each stage, the rate of training, the verdict and the machine, from the files of a finished demo.
+
+    Raises:
+        OSError: The demo did not come to its end.
+    """
     stages = json.loads((work / "stages.json").read_text(encoding="utf-8"))
-    (subject,) = json.loads((work / "acceptance.json").read_text(encoding="utf-8"))["subjects"]
+    document = json.loads((work / "acceptance.json").read_text(encoding="utf-8"))
+    (subject,) = document["subjects"]
     record = RunFolder(work / "run").read_record()
     outcomes = [criterion["outcome"] for criterion in subject["criteria"]]
+    withheld = [criterion["measurements"].get("withheld_cpu_share", 0.0) for criterion in subject["criteria"]]
     return {
-        "target": DEFAULT_TARGET,
+        "command": COMMAND,
+        "provenance": {name: value for name, value in document["provenance"].items() if name != "doctor"},
+        "target": subject["name"],
         "duration_s": round(sum(stages.values()), 1),
         "stages_s": {name: round(seconds, 1) for name, seconds in stages.items()},
         "examples_per_s": round(record["examples_per_s"], 2),
@@ -50,16 +46,31 @@ def summarise(work: Path) -> dict[str, Any]:
         "decision": subject["decision"],
         "criterion_count": len(outcomes),
         "passed_count": outcomes.count("PASS"),
+        "withheld_cpu_share_max": round(max(withheld), 3),
     }
 
 
+def to_markdown(figures: Mapping[str, Any]) -> str:
+    """The stages and what they took."""
+    lines = ["| stage | seconds |", "|---|---|"]
+    lines += [f"| {STAGES[name]} | {seconds:.0f} |" for name, seconds in figures["stages_s"].items()]
+    lines.append(f"| **together: {figures['decision']}** | **{figures['duration_s']:.0f}** |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Measure; the exit status is the demo's."""
+    """Measure or record; the exit status is the demo's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of demo.json")
+    parser.add_argument("--results", type=Path, help="record this finished demo instead of running one")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        return run(Path(work), options.output)
+    with tempfile.TemporaryDirectory() as folder:
+        work, status = options.results or Path(folder), 0
+        if options.results is None:
+            command = [sys.executable, "-m", "pipeline.cli", "demo", "--output", folder]
+            status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        write_text_atomically(options.output / "demo.json", json.dumps(summarise(work), indent=1) + "\n")
+    return status
 
 
 if __name__ == "__main__":

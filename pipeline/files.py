@@ -19,6 +19,7 @@ from pipeline.errors import PipelineError
 ASSETS = Path(str(resources.files("pipeline"))) / "assets"
 TRAINING_DATA = ASSETS / "verbosity_pairs_1600_nosys_mixed.jsonl"
 HELD_OUT_QUESTIONS = ASSETS / "heldout_questions.jsonl"
+RECORDED_RUNS = ASSETS / "recorded"
 
 
 def cache_location() -> Path:

@@ -17,20 +17,16 @@ STALL_S = 31
 
 def stall() -> None:
     """Make the third single answer of a process take longer than allowed."""
-    calls: list[int] = []
 
-    def broken(generate_batch: Any) -> Any:
-        def stalling(model: Any, tokenizer: Any, requests: Any, config: Any, **keywords: Any) -> Any:
-            calls.append(len(requests))
-            answers = generate_batch(model, tokenizer, requests, config, **keywords)
-            if len(requests) > 1 or calls.count(1) != 3:
-                return answers
+    def broken(generate_each: Any) -> Any:
+        def stalling(*arguments: Any) -> Any:
+            first, second, third, *others = generate_each(*arguments)
             time.sleep(STALL_S)
-            return [dataclasses.replace(answer, latency_s=answer.latency_s + STALL_S) for answer in answers]
+            return [first, second, dataclasses.replace(third, latency_s=third.latency_s + STALL_S), *others]
 
         return stalling
 
-    replace("pipeline.generation.generate:generate_batch", broken)
+    replace("pipeline.engines.many:generate_each", broken)
 
 
 def leave_adapter_out() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    bench_demo,
     data_curve,
     engine_agreement,
     exports,
@@ -32,6 +33,7 @@ RESULTS = ROOT / "results"
 MODEL = "smollm2-135m"
 SHAPE = "mistral-7b-v0.3-synthetic"
 ACCEPTED = f"{MODEL}/acceptance/acceptance.json"
+DEMO = f"{MODEL}/demo/demo.json"
 
 
 def read(name: str) -> dict[str, Any]:
@@ -76,18 +78,15 @@ def from_file(
 
 def readme_figures() -> str:
     """Return the README's three figures."""
-    accepted, matrix = read(ACCEPTED), read("sabotage/matrix.json")
-    (subject,) = accepted["subjects"]
-    passed = [criterion["outcome"] for criterion in subject["criteria"]].count("PASS")
-    run = RunFolder(RESULTS / MODEL / "acceptance").read_record()
+    demo, matrix = read(DEMO), read("sabotage/matrix.json")
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
     judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
     waiting = len(matrix["faults_not_run"])
     golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean"))
     lines = (
-        f"**{passed} of {len(subject['criteria'])} criteria passed**: `{MODEL}`, trained in"
-        f" {run['duration_s'] / 60:.0f} minutes on {accepted['provenance']['cpu_count']} CPU cores within"
-        f" {run['peak_memory']['rss_gib']:.1f} GiB (`make demo`).",
+        f"**{demo['passed_count']} of {demo['criterion_count']} criteria passed**: `{MODEL}`, trained within"
+        f" {demo['peak_memory']['rss_gib']:.1f} GiB and judged, together in {demo['duration_s'] / 60:.0f} minutes on"
+        f" {demo['provenance']['cpu_count']} CPU cores (`make demo`).",
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
         f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria; {waiting} more faults wait for"
         " their trial ([matrix](results/sabotage/matrix.md)).",
@@ -268,6 +267,7 @@ _H100, _H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "readme-figures": readme_figures,
     "acceptance": acceptance,
+    "demo-stages": from_file(DEMO, bench_demo.to_markdown),
     "curve": from_file(f"{MODEL}/curve/curve.json", data_curve.to_markdown),
     "bench": from_file(f"{MODEL}/bench/bench.json", training_report.to_markdown),
     "profile": from_file(f"{MODEL}/bench/profile.json", training_profile.to_markdown),

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.commands import DEFAULT_TARGET, Command
+from pipeline.commands.quick_demo import run_quick_demo
 from pipeline.config import TARGETS, Target, get_target, resolve_preset
 from pipeline.files import TRAINING_DATA
 from pipeline.model.base_models import base_model_folder
@@ -41,9 +42,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--target", choices=tuple(TARGETS), default=DEFAULT_TARGET, help="base model (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, default=Path("demo-results"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--quick", action="store_true", help="train nothing: judge the recorded answers of a healthy and a broken run"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.quick:
+        return run_quick_demo(arguments.output)
     return run_demo(get_target(arguments.target), arguments.output)
 
 

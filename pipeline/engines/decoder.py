@@ -6,6 +6,7 @@ the host waits for nothing but the tokens; a CPU simply calls it.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -63,28 +64,53 @@ class Decoder:
         )
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, 2, slots + 1, self.slot_tokens, heads, head_size)
-        self._cache = _zeros(shape, model.dtype, self._device)
+        self._shape = (config.num_hidden_layers, 2, slots + 1, self.slot_tokens, heads, head_size)
+        self._dtype = model.dtype
+        self._reserve()
         is_fused = config.model_type in FUSED
         self._layers: Layers = FusedLayers(model, self._cache, form) if is_fused else ModelLayers(model, self._cache)
         self.weights = self._layers.weights
-        self._places = torch.arange(self.slot_tokens, device=self._device)
-        self._next = torch.zeros(slots, dtype=torch.long, device=self._device)
-        self._positions = torch.zeros(slots, dtype=torch.long, device=self._device)
-        self._choice = Choice.empty(slots + 1, self._device)
-        self._given = torch.zeros(self.slot_tokens, dtype=torch.long, device=self._device)
-        self._start, self._last, self._follower = torch.zeros(3, 1, dtype=torch.long, device=self._device)
-        self._graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
         for tokens in (32, 64):
             self.read([0] * tokens, 0, GenerationConfig())
         for size in {_graph_size(size, slots) for size in range(1, slots + 1)} if self._on_cuda else ():
             self._run(self._step, size, 1)
             self._run(self._step, size, min(2 * GRAPH_TOKENS, self.slot_tokens))
 
+    def _reserve(self) -> None:
+        """Make what belongs to the slots and not to the model."""
+        self._cache = _zeros(self._shape, self._dtype, self._device)
+        self._places = torch.arange(self.slot_tokens, device=self._device)
+        self._next = torch.zeros(self._slots, dtype=torch.long, device=self._device)
+        self._positions = torch.zeros(self._slots, dtype=torch.long, device=self._device)
+        self._choice = Choice.empty(self._slots + 1, self._device)
+        self._given = torch.zeros(self.slot_tokens, dtype=torch.long, device=self._device)
+        self._start, self._last, self._follower = torch.zeros(3, 1, dtype=torch.long, device=self._device)
+        self._graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
+        self._generator: torch.Generator | None = None
+
+    def beside(self) -> Decoder:
+        """Another decoder over the same weights, for another thread; only on a CPU, where nothing was recorded."""
+        other = copy.copy(self)
+        other._reserve()
+        other._layers = self._layers.over(other._cache)
+        return other
+
+    def seed(self, number: int) -> None:
+        """Let the answers draw from random numbers of their own from now on; a GPU's graphs draw from torch's."""
+        if self._on_cuda:
+            torch.manual_seed(number)
+        else:
+            self._generator = torch.Generator().manual_seed(number)
+
     @property
     def ahead(self) -> int:
         """Steps to launch before the tokens of the last are asked for, so that the device never waits."""
         return 1 if self._on_cuda else 0
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether several may compute at the same time, each in a thread of its own."""
+        return not self._on_cuda
 
     @property
     def _on_cuda(self) -> bool:
@@ -108,7 +134,7 @@ class Decoder:
         given = self._tokens(self._given[:tokens].unsqueeze(0), positions.unsqueeze(0), self._slots, length)
         choice = self._choice.part(self._slots, self._slots + 1)
         logits = self._layers(given, self._last)
-        self._follower.copy_(choose(logits, positions[self._last], choice, self._eos_token_id))
+        self._follower.copy_(choose(logits, positions[self._last], choice, self._eos_token_id, self._generator))
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits after each token of a text, float32, shape (tokens, vocabulary), to compare with another model's."""
@@ -160,7 +186,7 @@ class Decoder:
         logits = self._layers(
             self._tokens(self._next[:slots].unsqueeze(1), positions.unsqueeze(1), 0, length), self._places[:1]
         )
-        self._next[:slots] = choose(logits, positions, self._choice.part(0, slots), self._eos_token_id)
+        self._next[:slots] = choose(logits, positions, self._choice.part(0, slots), self._eos_token_id, self._generator)
         positions.add_(1).clamp_(max=self.slot_tokens - 1)  # a graph's spare slots are never reset
 
     def _tokens(self, ids: Tensor, positions: Tensor, first_slot: int, length: int) -> Tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ class Layers(Protocol):
 
     def __call__(self, tokens: Tokens, kept: Tensor) -> Tensor:
         """Logits after some of the tokens of each slot, those of index ``kept``, shape (slots x kept, vocabulary)."""
+
+    def over(self, cache: Tensor) -> Layers:
+        """The same weights over another cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,21 @@ class _Layer:
     def __init__(self, layer: Any, cache: Tensor, form: WeightForm) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self._norms = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
-        self._keys, self._values = cache  # (slots, tokens of a slot, heads, head size)
-        self._cells = self._keys.flatten(0, 1), self._values.flatten(0, 1)
+        self._look_at(cache)
         self._qkv = FusedProjections([attention.q_proj, attention.k_proj, attention.v_proj], cache.dtype, form)
         self._output = FusedProjections([attention.o_proj], cache.dtype, form)
         self._gate_up = FusedProjections([mlp.gate_proj, mlp.up_proj], cache.dtype, form)
         self._down = FusedProjections([mlp.down_proj], cache.dtype, form)
+
+    def _look_at(self, cache: Tensor) -> None:
+        self._keys, self._values = cache  # (slots, tokens of a slot, heads, head size)
+        self._cells = self._keys.flatten(0, 1), self._values.flatten(0, 1)
+
+    def over(self, cache: Tensor) -> _Layer:
+        """The same weights over another layer's part of a cache."""
+        other = copy.copy(self)
+        other._look_at(cache)
+        return other
 
     def __call__(self, hidden: Tensor, tokens: Tokens, rotation: tuple[Tensor, Tensor], unseen: Tensor) -> Tensor:
         """``hidden`` after the layer, shape (tokens, width)."""
@@ -124,6 +137,12 @@ class FusedLayers:
         places = torch.arange(cache.shape[3], device=cache.device)
         self._rotation = tuple(part[0].unsqueeze(1) for part in decoder.rotary_emb(cache, places.unsqueeze(0)))
 
+    def over(self, cache: Tensor) -> FusedLayers:
+        """As the protocol says."""
+        other = copy.copy(self)
+        other._layers = [layer.over(part) for layer, part in zip(self._layers, cache, strict=True)]
+        return other
+
     def __call__(self, tokens: Tokens, kept: Tensor) -> Tensor:
         """As the protocol says."""
         cosine, sine = (part[tokens.positions.flatten()] for part in self._rotation)
@@ -144,6 +163,10 @@ class ModelLayers:
     def __init__(self, model: Any, cache: Tensor) -> None:
         """Compute with a model as it is."""
         self._model, self._cache = model, cache
+
+    def over(self, cache: Tensor) -> ModelLayers:
+        """As the protocol says."""
+        return ModelLayers(self._model, cache)
 
     def __call__(self, tokens: Tokens, kept: Tensor) -> Tensor:
         """As the protocol says."""

@@ -1,10 +1,12 @@
-"""Any number of answers in one go: one that ends makes room for the next."""
+"""Any number of answers in one go: one that ends makes room for the next. Or one after the other, to time each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from pipeline.generation.generate import Generation, finished, styled_prompt_ids
 
 LEAST_SLOT_TOKENS = 64
 """What a decoder reads to warm up."""
+ROWS_OF_A_CORE = 32
+"""Fewer answers than this are not worth a thread of their own: each streams all weights at every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,9 @@ class _Row:
         return len(self.prompt) + len(self.answer)
 
 
+_Pair = tuple[Asked, _Row]
+
+
 def generate_many(
     model: Any,
     tokenizer: Any,
@@ -61,7 +68,7 @@ def generate_many(
     Args:
         model: A model in evaluation mode.
         tokenizer: Its tokenizer, style tokens added.
-        asked: The prompts; those of one seed are answered together.
+        asked: The prompts; the sampled ones of one seed are answered together, greedy ones beside any of them.
         at_once: Answers that are decoded at the same time.
         first: Prompts that are answered before the others.
         go_on: Whether the others are answered too, given the answers to the first.
@@ -75,30 +82,109 @@ def generate_many(
     """
     started = time.perf_counter()
     rows = [_Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits) for one in asked]
-    slot_tokens = max(LEAST_SLOT_TOKENS, *(len(row.prompt) + row.limits.max_new_tokens for row in rows))
     pairs, slots = list(zip(asked, rows, strict=True)), min(at_once, len(rows))
 
-    def answers(of: Sequence[tuple[Asked, _Row]]) -> list[Generation]:
+    def answers(of: Sequence[_Pair]) -> list[Generation]:
         latency_s = time.perf_counter() - started
         return [finished(row.answer, tokenizer, row.limits, latency_s, one.style) for one, row in of]
 
     with torch.inference_mode():
         # One for all: to prepare its weights takes longer than a few answers.
-        decoder = Decoder(model, tokenizer.eos_token_id, slots, slot_tokens)
-        _answer(decoder, pairs[:first], slots, tokenizer.eos_token_id)
-        if first and not go_on(answers(pairs[:first])):
-            return answers(pairs[:first])
+        decoder = Decoder(model, tokenizer.eos_token_id, slots, _slot_tokens(rows))
+        if first:
+            _answer(decoder, pairs[:first], slots, tokenizer.eos_token_id)
+            if not go_on(answers(pairs[:first])):
+                return answers(pairs[:first])
         _answer(decoder, pairs[first:], slots, tokenizer.eos_token_id)
     return answers(pairs)
 
 
-def _answer(decoder: Decoder, pairs: Sequence[tuple[Asked, _Row]], slots: int, eos_id: int) -> None:
-    for seed in dict.fromkeys(one.seed for one, _ in pairs):
-        torch.manual_seed(seed)
-        # The longest answers first, so that few places are empty at the end.
-        chosen = [pair for pair in pairs if pair[0].seed == seed]
-        chosen.sort(key=lambda pair: pair[0].style is Style.TERSE)
-        _decode(decoder, [row for _, row in chosen], slots, eos_id)
+def generate_each(model: Any, tokenizer: Any, asked: Sequence[Asked]) -> list[Generation]:
+    """Answer prompts one after the other, as a server with a single client does.
+
+    Args:
+        model: A model in evaluation mode.
+        tokenizer: Its tokenizer, style tokens added.
+        asked: The prompts.
+
+    Returns:
+        The answers in the order of the prompts; each has its own latency, without the preparation of the weights.
+
+    Raises:
+        TextError: As ``styled_prompt_ids``.
+    """
+    rows = [_Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits) for one in asked]
+    answers = []
+    with torch.inference_mode():
+        decoder = Decoder(model, tokenizer.eos_token_id, 1, _slot_tokens(rows))
+        for one, row in zip(asked, rows, strict=True):
+            started = time.perf_counter()
+            torch.manual_seed(one.seed)
+            _decode(decoder, [row], 1, tokenizer.eos_token_id)
+            latency_s = time.perf_counter() - started
+            answers.append(finished(row.answer, tokenizer, row.limits, latency_s, one.style))
+    return answers
+
+
+def _slot_tokens(rows: Sequence[_Row]) -> int:
+    return max(LEAST_SLOT_TOKENS, *(len(row.prompt) + row.limits.max_new_tokens for row in rows))
+
+
+def _answer(decoder: Decoder, pairs: Sequence[_Pair], slots: int, eos_id: int) -> None:
+    """Answer all, on a CPU in a thread for each core: alone it need not wait for the others at every step."""
+    workers = max(1, min(_cores(), len(pairs) // ROWS_OF_A_CORE)) if decoder.on_cpu else 1
+    groups = _groups(pairs, workers)
+    if workers == 1:
+        for seed, rows in groups:
+            decoder.seed(seed)
+            _decode(decoder, rows, slots, eos_id)
+        return
+    free = SimpleQueue[Decoder]()
+    for each in (decoder, *(decoder.beside() for _ in range(workers - 1))):
+        free.put(each)
+
+    def work(group: tuple[int, list[_Row]]) -> None:
+        taken = free.get()
+        try:
+            with torch.inference_mode():
+                taken.seed(group[0])
+                _decode(taken, group[1], slots, eos_id)
+        finally:
+            free.put(taken)
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, groups))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cores() -> int:
+    return torch.get_num_threads()
+
+
+def _groups(pairs: Sequence[_Pair], workers: int) -> list[tuple[int, list[_Row]]]:
+    """What is decoded together, with its seed: as many groups for each worker, and equally many long answers in each.
+
+    Greedy answers draw nothing, so they fill the places beside any seed's. The longest answers stand first, so that few
+    places are empty at the end.
+    """
+    seeds = list(dict.fromkeys(one.seed for one, _ in pairs if one.limits.temperature > 0))
+    count = -(-max(1, len(seeds)) // workers) * workers
+    groups: list[list[_Pair]] = [[] for _ in range(count)]
+    for pair in sorted(pairs, key=lambda pair: (pair[0].limits.temperature == 0, pair[0].style is Style.TERSE)):
+        is_sampled = pair[0].limits.temperature > 0
+        (groups[seeds.index(pair[0].seed)] if is_sampled else min(groups, key=_work)).append(pair)
+    seeds += [0] * (count - len(seeds))
+    return [
+        (seed, [row for _, row in sorted(group, key=lambda pair: pair[0].style is Style.TERSE)])
+        for seed, group in zip(seeds, groups, strict=True)
+    ]
+
+
+def _work(group: Sequence[_Pair]) -> tuple[int, int]:
+    return sum(one.style is not Style.TERSE for one, _ in group), len(group)
 
 
 def _decode(decoder: Decoder, rows: Sequence[_Row], slots: int, eos_id: int) -> None:

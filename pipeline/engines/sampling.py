@@ -54,7 +54,9 @@ class Choice:
         return Choice(self.temperature[start:end], self.top_p[start:end], self.ends_from[start:end])
 
 
-def choose(logits: Tensor, positions: Tensor, choice: Choice, eos_token_id: int) -> Tensor:
+def choose(
+    logits: Tensor, positions: Tensor, choice: Choice, eos_token_id: int, generator: torch.Generator | None = None
+) -> Tensor:
     """The tokens that follow, shape (answers,).
 
     Args:
@@ -62,24 +64,29 @@ def choose(logits: Tensor, positions: Tensor, choice: Choice, eos_token_id: int)
         positions: Position of the last token of each answer, shape (answers,).
         choice: How each is chosen.
         eos_token_id: The token that ends an answer.
+        generator: What is drawn from; None draws from torch's own of the device.
     """
     scores = logits.float()
     must_go_on = positions < choice.ends_from
     scores[:, eos_token_id] = scores[:, eos_token_id].masked_fill(must_go_on, -torch.inf)
     best = scores.argmax(-1)
-    if not scores.is_cuda and not choice.top_p.any():
-        return best
-    scores = scores / choice.temperature.unsqueeze(-1)
-    return torch.where(choice.top_p == 0, best, _drawn(scores, choice.top_p.unsqueeze(-1)))
+    if scores.is_cuda:  # asking who samples would make it wait
+        drawn = _drawn(scores / choice.temperature.unsqueeze(-1), choice.top_p.unsqueeze(-1), generator)
+        return torch.where(choice.top_p == 0, best, drawn)
+    (sampled,) = choice.top_p.nonzero(as_tuple=True)
+    if len(sampled):
+        temperature, top_p = (values[sampled].unsqueeze(-1) for values in (choice.temperature, choice.top_p))
+        best[sampled] = _drawn(scores[sampled] / temperature, top_p, generator)
+    return best
 
 
-def _drawn(scores: Tensor, top_p: Tensor) -> Tensor:
+def _drawn(scores: Tensor, top_p: Tensor, generator: torch.Generator | None) -> Tensor:
     """A token of each row's nucleus, by its probability."""
     candidates, tokens, mass = _likeliest(scores, top_p)
     # As in transformers, the token at which the mass is reached still belongs to the nucleus.
     inside = candidates.masked_fill(mass - candidates >= top_p, 0.0)
     # The largest ratio of probability and exponential noise falls on each token with its probability.
-    drawn = (inside / torch.empty_like(inside).exponential_()).argmax(-1, keepdim=True)
+    drawn = (inside / torch.empty_like(inside).exponential_(generator=generator)).argmax(-1, keepdim=True)
     return tokens.gather(-1, drawn).squeeze(-1)
 
 

@@ -95,10 +95,11 @@ def test_repetition_is_computed_again(answers: Answers) -> None:
 def test_speed_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from acceptance import test_style
 
-    def answered(_model: Any, _tokenizer: Any, _question: str, style: Style) -> Generation:
-        return answer(TOKENS[style], style)
+    def answered(_model: Any, _tokenizer: Any, asked: Any) -> list[Generation]:
+        assert (asked[0], len(asked)) == (asked[1], 1 + 12), "the first only warms up"
+        return [answer(TOKENS[one.style], one.style) for one in asked]
 
-    monkeypatch.setattr(test_style, "generate_with_style", answered)
+    monkeypatch.setattr(test_style, "generate_each", answered)
     measured, loaded = Recorder(), SimpleNamespace(model=None, tokenizer=None)
     test_style.test_generation_speed(measured, loaded, QUESTIONS)  # type: ignore[arg-type]
     assert measured.measurements["tokens_per_s"] == (20 + 100) / (0.5 + 0.5)

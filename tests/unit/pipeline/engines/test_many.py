@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
-from pipeline.engines.many import Asked, generate_many
+from pipeline.engines import many
+from pipeline.engines.many import Asked, generate_each, generate_many
 from pipeline.generation.generate import Generation, generate_batch
 from pipeline.model.loading import LoadedModel, TrainedModel
 
@@ -70,3 +72,48 @@ def test_sampled_answers_follow_their_presets_and_seeds(tiny_trained: TrainedMod
 
     assert sampled(7, at_once=4) == sampled(7, at_once=4)
     assert sampled(7, at_once=4) != sampled(8, at_once=4)
+
+
+def test_greedy_answers_beside_sampled_ones_are_those_of_the_prompt_alone(exact: LoadedModel) -> None:
+    limits = GenerationConfig(max_new_tokens=6)
+    greedy = [Asked(prompt, style, limits) for prompt in PROMPTS for style in STYLES]
+    sampled = [Asked("Hi", style, GENERATION_PRESETS[style], seed) for seed in (7, 11) for style in Style]
+    answers = generate_many(exact.model, exact.tokenizer, [*sampled[:2], *greedy, *sampled[2:]], at_once=4)
+    alone = generate_many(exact.model, exact.tokenizer, greedy, at_once=1)
+    assert [answer.token_ids for answer in answers[2:-2]] == [answer.token_ids for answer in alone]
+    assert answers[0].token_ids != answers[-2].token_ids
+
+
+def test_threads_do_not_change_an_answer(exact: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = GenerationConfig(max_new_tokens=6)
+    asked = [Asked(prompt, style, limits) for prompt in PROMPTS for style in STYLES]
+    asked += [Asked("Hi", Style.VERBOSE, GENERATION_PRESETS[Style.VERBOSE], seed) for seed in (7, 11, 13)]
+
+    def token_ids(cores: int) -> list[tuple[int, ...]]:
+        monkeypatch.setattr(many, "_cores", lambda: cores)
+        return [answer.token_ids for answer in generate_many(exact.model, exact.tokenizer, asked, at_once=8)]
+
+    alone, threads = token_ids(1), torch.get_num_threads()
+    monkeypatch.setattr(many, "ROWS_OF_A_CORE", 4)
+    together = token_ids(3)
+    assert together == token_ids(3)
+    assert together[:-3] == token_ids(2)[:-3] == alone[:-3], "the random weights put many tokens on the nucleus' edge"
+    assert torch.get_num_threads() == threads
+    assert len(set(together[-3:])) == 3
+
+
+def test_an_error_in_a_thread_is_raised(exact: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "_cores", lambda: 2)
+    monkeypatch.setattr(many, "ROWS_OF_A_CORE", 1)
+    monkeypatch.setattr(many, "_decode", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        generate_many(exact.model, exact.tokenizer, [Asked("Hi", style) for style in STYLES], at_once=8)
+
+
+def test_answers_one_after_the_other_have_a_latency_each(tiny_trained: TrainedModel) -> None:
+    few, many = GenerationConfig(max_new_tokens=2), GenerationConfig(max_new_tokens=60)
+    asked = [Asked("Why?", Style.TERSE, limits) for limits in (few, many, few)]
+    short, long, again = generate_each(tiny_trained.model, tiny_trained.tokenizer, asked)
+    together = generate_many(tiny_trained.model, tiny_trained.tokenizer, asked, at_once=3)
+    assert [one.token_ids for one in (short, long, again)] == [one.token_ids for one in together]
+    assert len({one.latency_s for one in (short, long, again)}) == 3
