@@ -61,3 +61,13 @@ def escape_markdown(text: object) -> str:
 def access_text(subject: Mapping[str, Any]) -> str:
     """Return how a subject was reached, and what it declares out of scope; earlier versions declare nothing."""
     return ", without ".join([str(subject["access"]), *sorted(subject.get("out_of_scope_reasons", {}))])
+
+
+def comparison_notes(before: Mapping[str, Any], after: Mapping[str, Any], obstacle: str | None) -> list[str]:
+    """Return what a reader of a comparison should know: why times were left out, and that the questions differ."""
+    notes = [f"Times and rates were not compared: {obstacle}."] if obstacle else []
+    first, second = (document["provenance"].get("questions", {}) for document in (before, after))
+    if first and second and first["sha256"] != second["sha256"]:  # earlier versions name none
+        named = " and ".join(f"{asked['count']} of {asked['file']}" for asked in (first, second))
+        notes.append(f"The runs were asked different questions ({named}), which may be all that differs.")
+    return notes
