@@ -88,7 +88,6 @@ def test_a_base_of_another_architecture_is_trained_and_judged_by_its_target_file
     follow(site, tmp_path, train, "--device", "cpu")
     follow(site, tmp_path, accept, "--device", "cpu", expected=(10,))
     found = judged(tmp_path, "qwen3-0.6b")
-    assert found["deployment.server_starts"]["outcome"] == "PASS"
     limits = {bound["measure"]: bound["threshold"] for name in found for bound in found[name]["bounds"]}
     assert (limits["peak_memory_gib"], limits["duration_of_1600_examples_s"]) == (6.0, 1200)
     assert serve[:2] == ["pipeline.cli", "serve"]  # accept started it
