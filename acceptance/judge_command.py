@@ -77,10 +77,11 @@ def _require_answers_of(run: Path, again: JudgedAgain) -> None:
 
 def _require_answers_to(questions: Path, again: JudgedAgain) -> None:
     from harness.judge_again import JudgeAgainError
+    from harness.report.formatting import asked_questions
     from pipeline.data.discovery import data_file
     from pipeline.files import sha256_of
 
-    asked = again.document["provenance"].get("questions", {})
+    asked = asked_questions(again.document)
     if asked.get("sha256") != sha256_of(data_file(questions)):
         named = f"{asked['count']} of {asked['file']}, sha256 {asked['sha256'][:12]}..." if asked else "not recorded"
         raise JudgeAgainError(

@@ -66,8 +66,14 @@ def access_text(subject: Mapping[str, Any]) -> str:
 def comparison_notes(before: Mapping[str, Any], after: Mapping[str, Any], obstacle: str | None) -> list[str]:
     """Return what a reader of a comparison should know: why times were left out, and that the questions differ."""
     notes = [f"Times and rates were not compared: {obstacle}."] if obstacle else []
-    first, second = (document["provenance"].get("questions", {}) for document in (before, after))
-    if first and second and first["sha256"] != second["sha256"]:  # earlier versions name none
+    first, second = (asked_questions(document) for document in (before, after))
+    if first and second and first["sha256"] != second["sha256"]:
         named = " and ".join(f"{asked['count']} of {asked['file']}" for asked in (first, second))
         notes.append(f"The runs were asked different questions ({named}), which may be all that differs.")
     return notes
+
+
+def asked_questions(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return file, SHA-256 and number of the questions; empty where earlier versions or other projects name none."""
+    asked = document["provenance"].get("questions")
+    return asked if isinstance(asked, Mapping) and asked.keys() >= {"file", "sha256", "count"} else {}

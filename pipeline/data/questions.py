@@ -137,7 +137,7 @@ def hold_out(data: Path, share: float, seed: int, output: Path) -> dict[str, Any
     """Split data into ``train.jsonl`` and ``questions.jsonl``, so that no question is trained on.
 
     A prompt is held out by a digest of the seed and its words, whatever its place: the same prompts of a file that grew
-    stay on their side. The rows keep their order.
+    stay on their side. Examples that ask nearly what a held-out question asks are left out. The rows keep their order.
 
     Args:
         data: Training data whose prompts carry no style keyword, a file or a folder.
@@ -172,21 +172,33 @@ def hold_out(data: Path, share: float, seed: int, output: Path) -> dict[str, Any
             )
         else:
             questions.setdefault(example.words.lower(), {"question": example.words, **subject})
-    if not kept or not questions:
+    near = _near(questions, [row["prompt"] for row in kept])
+    left = [row for number, row in enumerate(kept) if number not in near]
+    if not left or not questions:
         raise PipelineError(f"{data}: a share of {share} leaves one side empty; choose another.")
     split: dict[str, Any] = {
         "seed": seed,
         "share": share,
         "data_sha256": sha256_of(*(source.path for source in sources)),
-        "examples": len(kept),
+        "examples": len(left),
+        "left_out": len(near),
         "questions": len(questions),
     }
     with building_folder(output) as folder:
-        write_text(folder / _TRAIN, _lines(kept))
+        write_text(folder / _TRAIN, _lines(left))
         write_text(folder / _QUESTIONS, _lines(questions.values()))
         split |= {"train_sha256": sha256_of(folder / _TRAIN), "questions_sha256": sha256_of(folder / _QUESTIONS)}
         write_json(folder / _SPLIT, split)
     return split
+
+
+def _near(questions: Iterable[str], prompts: Sequence[str]) -> set[int]:
+    """Which prompts ask nearly the same as a question."""
+    index = SimilarityIndex()
+    held_out = list(questions)
+    list(index.similar([question_features(text) for text in held_out], held_out, add=True))
+    numbers = [str(number) for number in range(len(prompts))]
+    return {int(pair.second) for pair in index.similar([question_features(p) for p in prompts], numbers, add=False)}
 
 
 def _draw(seed: int, words: str) -> float:

@@ -151,6 +151,32 @@ def test_the_data_of_a_run_is_found_by_its_digest(tmp_path: Path) -> None:
         recorded_data(recorded, tmp_path / "none.jsonl", questions)
 
 
+def test_nothing_is_trained_on_that_asks_nearly_what_a_question_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    phrased = ("What is item{}?", "Could you tell me what item{} is?", "What is item{}, please?")
+    rows = [
+        {"prompt": text.format(n), "terse": f"{n} {number}.", "verbose": f"{n} {number}, and more."}
+        for n in range(40)
+        for number, text in enumerate(phrased)
+    ]
+    data, out = write(tmp_path / "own.jsonl", *rows), tmp_path / "split"
+    assert main(["data", "split", str(data), "--share", "0.3", "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    split = json.loads((out / "split.json").read_text())
+    kept, held = read_rows(out / "train.jsonl"), read_rows(out / "questions.jsonl")
+    assert split["left_out"] > 0
+    assert f"left out: {split['left_out']} examples" in said
+    assert len(kept) + split["left_out"] + 2 * len(held) == 240
+    assert len(read_own_questions(out / "questions.jsonl", out / "train.jsonl").questions) == len(held)
+
+
+def test_a_split_says_how_many_questions_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pairs_file(tmp_path / "own.jsonl", 40)
+    assert main(["data", "split", str(data), "--output", str(tmp_path / "split")]) == 0
+    assert "to be judged by, 29 questions are needed; raise --share" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("share", "message"),
     [(0.0, "must be between 0 and 1, not 0.0"), (1.5, "not 1.5"), (1e-9, "leaves one side empty; choose another")],
