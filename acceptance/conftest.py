@@ -88,7 +88,7 @@ def train_into(
     command = [*VERBOSITY, "train", "--preset", judged_preset(request.config, target), "--device", device]
     command += ["--target", named[0]] if named else []
     command += ["--base-model", base_model] if base_model and target.weights == "local" else []
-    command += ["--data", str(known_data(request.config))]
+    command += ["--data", str(data)] if (data := request.config.getoption("--data")) else []
 
     def run(output: Path) -> TrainingOutcome:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
