@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.data.questions import OwnQuestions, read_own_questions, recorded_data
 from pipeline.errors import PipelineError
 from pipeline.files import TRAINING_DATA
 from pipeline.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from pipeline.data.questions import OwnQuestions
 
 _OWN: pytest.StashKey[tuple[OwnQuestions | None, Path | None]] = pytest.StashKey()
 
@@ -44,19 +47,28 @@ def question_scope(config: pytest.Config) -> str:
 
 def _chosen(config: pytest.Config) -> tuple[OwnQuestions | None, Path | None]:
     if _OWN not in config.stash:
-        questions: Path | None = config.getoption("--questions")
         try:
-            data = _data(config, questions)
-            own = None if questions is None else read_own_questions(questions, data)
+            config.stash[_OWN] = _read(config)
         except PipelineError as error:
             raise pytest.UsageError(f"--questions, --data: {error}") from error
-        config.stash[_OWN] = own, data
     return config.stash[_OWN]
 
 
-def _data(config: pytest.Config, questions: Path | None) -> Path | None:
-    """The training data; None where it is not known and nothing is compared with it."""
-    named: Path | None = config.getoption("--data")
+def _read(config: pytest.Config) -> tuple[OwnQuestions | None, Path | None]:
+    questions, named = config.getoption("--questions"), config.getoption("--data")
+    if questions is None and named is None:
+        return None, None
+    # Imported here: every pytest in the checkout loads this module.
+    from pipeline.data.questions import read_own_questions
+
+    data = _data(config, questions, named)
+    return None if questions is None else read_own_questions(questions, data), data
+
+
+def _data(config: pytest.Config, questions: Path | None, named: Path | None) -> Path | None:
+    """The training data; None where nobody knows it."""
+    from pipeline.data.questions import recorded_data
+
     if config.getoption("--endpoint"):
         if named is not None and questions is None:
             raise pytest.UsageError("--data: says what --questions are compared with; name them or leave it out")
@@ -64,6 +76,4 @@ def _data(config: pytest.Config, questions: Path | None) -> Path | None:
     folder: Path | None = config.getoption("--run-dir")
     if folder is None:
         return named or TRAINING_DATA
-    if named is None and questions is None:
-        return None
     return recorded_data(RunFolder(folder).read_record()["data"], named, questions)
