@@ -27,6 +27,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--styles", type=Path, metavar="FILE", help="TOML table of how each style is asked for, with --protocol openai"
     )
     parser.add_argument(
+        "--questions", type=Path, metavar="FILE", help="questions of your own to judge on instead of the shipped ones"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="what was trained on, with which the questions are compared (default: beside them, or the shipped data)",
+    )
+    parser.add_argument(
         "--target",
         metavar="NAME|FILE.toml",
         help=f"target whose tokenizer recounts an endpoint's answers: {', '.join(TARGETS)}, or a file of your own",
@@ -61,6 +70,9 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, path in (("base-model", arguments.base_model), ("styles", arguments.styles)):
         options += [f"--{name}={Path(path).resolve()}"] if path else []
     options += ["--full-sample"] if arguments.full_sample else []
+    # Not resolved: the digest of data and questions covers the name, and a link has one of its own.
+    for name in ("questions", "data"):
+        options += [f"--{name}={path.absolute()}"] if (path := getattr(arguments, name)) else []
     # Recorded outputs are those of the documented runs on a few machines, and lie in the checkout.
     options += ["-m", f"{marker} and not snapshot"]
     here = [f"--config-file={_SETTINGS}", f"--rootdir={Path.cwd()}"]

@@ -17,6 +17,7 @@ from acceptance.asking import ask, ask_by_plan, in_each_style
 from acceptance.client import Client, Endpoint
 from acceptance.crowd import Crowd, send_crowd
 from acceptance.evidence import Answers, Counterfactuals, TrainingOutcome
+from acceptance.own_questions import known_data, own_questions
 from acceptance.processes import VERBOSITY, ServerProcess
 from acceptance.selection import given_run, judged_preset
 from harness.machine import MachineUse, MachineWatch
@@ -83,6 +84,7 @@ def train_into(
     command = [*VERBOSITY, "train", "--preset", judged_preset(request.config, target), "--device", device]
     command += ["--target", named[0]] if named else []
     command += ["--base-model", base_model] if base_model and target.weights == "local" else []
+    command += ["--data", str(data)] if (data := request.config.getoption("--data")) else []
 
     def run(output: Path) -> TrainingOutcome:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -146,8 +148,14 @@ def untrained(completed_run: RunFolder, device: str, base_model: str | None) -> 
 
 
 @pytest.fixture(scope="session")
-def questions() -> list[str]:
-    return [question.text for question in read_questions(HELD_OUT_QUESTIONS)]
+def questions(request: pytest.FixtureRequest) -> list[str]:
+    own = own_questions(request.config)
+    return [question.text for question in (own.questions if own else read_questions(HELD_OUT_QUESTIONS))]
+
+
+@pytest.fixture(scope="session")
+def training_data(request: pytest.FixtureRequest) -> Path:
+    return known_data(request.config)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--run", type=Path, metavar="DIR", help="refuse answers that are not those of this run folder")
     parser.add_argument(
+        "--questions", type=Path, metavar="FILE", help="refuse answers to other questions than those of this file"
+    )
+    parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder without results, for the new ones"
     )
 
@@ -41,6 +44,8 @@ def _run(arguments: argparse.Namespace) -> int:
         again = judge_again(arguments.results, arguments.criteria)
         if arguments.run is not None:
             _require_answers_of(arguments.run, again)
+        if arguments.questions is not None:
+            _require_answers_to(arguments.questions, again)
     except ValueError as error:  # of the documents and answers, and of figures in them that contradict each other
         print(f"verbosity judge: {error}", file=sys.stderr)
         return _REFUSED
@@ -68,6 +73,20 @@ def _require_answers_of(run: Path, again: JudgedAgain) -> None:
                 f"{subject['name']}: the answers are not those of {run}: {', '.join(differing)} differ;"
                 " name the run that was judged"
             )
+
+
+def _require_answers_to(questions: Path, again: JudgedAgain) -> None:
+    from harness.judge_again import JudgeAgainError
+    from harness.report.formatting import asked_questions
+    from pipeline.data.discovery import data_file
+    from pipeline.files import sha256_of
+
+    asked = asked_questions(again.document)
+    if asked.get("sha256") != sha256_of(data_file(questions)):
+        named = f"{asked['count']} of {asked['file']}, sha256 {asked['sha256'][:12]}..." if asked else "not recorded"
+        raise JudgeAgainError(
+            f"the answers are not those to {questions}: the questions are {named}; name the file that was asked"
+        )
 
 
 JUDGE = Command(

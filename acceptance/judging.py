@@ -14,6 +14,7 @@ import pytest
 
 from acceptance.client import Endpoint
 from acceptance.criteria import DOCUMENTED
+from acceptance.own_questions import own_questions, question_scope
 from acceptance.protocols import PROTOCOLS
 from acceptance.selection import chosen_endpoint, judged_preset, judged_targets
 from harness.arguments import FolderOption
@@ -21,9 +22,11 @@ from harness.criteria_set import CriteriaSet
 from harness.provenance import cpu_kind
 from harness.report.document import portable_arguments
 from pipeline.config import PRESETS, TARGETS, Target
+from pipeline.data.formats import read_questions
 from pipeline.doctor.findings import Finding, Report
 from pipeline.doctor.packages import GOLDEN_PINS
 from pipeline.environment import apply_environment
+from pipeline.files import HELD_OUT_QUESTIONS, sha256_of
 
 apply_environment()  # before any test module imports torch
 
@@ -68,6 +71,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="ask every question even of a model that the plan rejects early, so that every criterion is measured",
     )
     group.addoption(
+        "--questions",
+        action=FolderOption,
+        type=Path,
+        metavar="FILE",
+        help='questions of your own to judge on instead of the shipped ones: one {"question": ...} a line',
+    )
+    group.addoption(
+        "--data",
+        action=FolderOption,
+        type=Path,
+        metavar="PATH",
+        help="what to train on instead of the shipped data; with --run-dir or --endpoint what was trained on, which no"
+        " question may be in",
+    )
+    group.addoption(
         "--endpoint",
         metavar="URL",
         help="judge this running server from outside (its key in VERBOSITY_API_KEY); --target or --base-model names the"
@@ -93,6 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that do not fit each other, and register the marks."""
     chosen_endpoint(config)
+    own_questions(config)
     config.addinivalue_line("markers", "gpu: acceptance on a CUDA device")
     config.addinivalue_line("markers", "embedded: acceptance of a target that runs on the CPU")
     config.addinivalue_line("markers", "deployment: judges the server that --endpoint names")
@@ -103,15 +122,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize every test that uses ``target`` over the selected targets, marked by the device they need."""
     if "target" not in metafunc.fixturenames:
         return
+    asked = question_scope(metafunc.config)
     if endpoint := chosen_endpoint(metafunc.config):
-        metafunc.parametrize("target", [_endpoint_parameter(endpoint)], scope="session")
+        metafunc.parametrize("target", [_endpoint_parameter(endpoint, asked)], scope="session")
         return
     device = metafunc.config.getoption("--device")
-    parameters = [_parameter(target, device or target.device) for target in judged_targets(metafunc.config)]
+    parameters = [_parameter(target, device or target.device, asked) for target in judged_targets(metafunc.config)]
     metafunc.parametrize("target", parameters, scope="session")
 
 
-def _parameter(target: Target, device: str) -> object:
+def _parameter(target: Target, device: str, asked: str) -> object:
     subject = pytest.mark.subject(
         name=target.name,
         learned=target.learned,
@@ -119,20 +139,29 @@ def _parameter(target: Target, device: str) -> object:
             "training.gpu_memory/peak_memory_gib": target.peak_memory_limit_gib,
             "training.duration/duration_of_1600_examples_s": target.training_limit_s,
         },
+        scope=asked,
     )
     marker = pytest.mark.gpu if device == "cuda" else pytest.mark.embedded
     return pytest.param(target, id=target.name, marks=[subject, marker])
 
 
-def _endpoint_parameter(endpoint: Endpoint) -> object:
+def _endpoint_parameter(endpoint: Endpoint, asked: str) -> object:
     subject = pytest.mark.subject(
         name=endpoint.name,
         learned=True,
         access="endpoint",
-        scope=endpoint.scope,
+        scope="; ".join(part for part in (endpoint.scope, asked) if part),
         out_of_scope=endpoint.out_of_scope,
     )
     return pytest.param(endpoint, id=endpoint.name, marks=[subject, pytest.mark.deployment])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the snapshots, which are of the shipped questions and data, where others were named."""
+    if config.getoption("--questions") or config.getoption("--data"):
+        compared = [item for item in items if item.get_closest_marker("snapshot")]
+        items[:] = [item for item in items if item not in compared]
+        config.hook.pytest_deselected(items=compared)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -143,7 +172,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
-    """The GPU, if any, the versions that the golden document pins, and what the doctor found.
+    """The GPU, if any, the versions that the golden document pins, the questions, and what the doctor found.
 
     A process whose workers run the tests has collected none itself, so the doctor runs here.
     """
@@ -155,7 +184,15 @@ def pytest_acceptance_provenance(config: pytest.Config) -> dict[str, object]:
     found: dict[str, object] = config.stash[_DOCTOR]
     endpoint = chosen_endpoint(config)
     asked = {} if endpoint is None else {"endpoint": {**endpoint.protocol.describe(), **endpoint.spent()}}
-    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), **asked, **found}
+    return {"gpu": gpu, "golden_pins": dict(GOLDEN_PINS), "questions": _questions(config), **asked, **found}
+
+
+def _questions(config: pytest.Config) -> dict[str, object]:
+    """Which questions were asked, the shipped ones too, so that answers can be told apart by them."""
+    if own := own_questions(config):
+        return own.describe()
+    shipped = {"file": HELD_OUT_QUESTIONS.name, "sha256": sha256_of(HELD_OUT_QUESTIONS)}
+    return {**shipped, "count": len(read_questions(HELD_OUT_QUESTIONS))}
 
 
 def _examine(config: pytest.Config) -> dict[str, object]:

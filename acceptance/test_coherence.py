@@ -1,12 +1,14 @@
 """The project's own criterion: answers are fluent, not only of the right length.
 
-The limits come from the data. The base model, which never saw them, scores the reference answers of the shipped
-training set; an answer that it finds less likely than nearly all references of its style is not fluent.
+The limits come from the data. The base model, which never saw them, scores reference answers of the shipped training
+set, or of the data that ``--data`` names; an answer that it finds less likely than nearly all references of its style
+is not fluent.
 """
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,6 @@ from harness.recorder import Recorder
 from harness.statistics import Proportion, median, quantile
 from pipeline.config import Style
 from pipeline.data.formats import read_examples
-from pipeline.files import TRAINING_DATA
 from pipeline.generation.generate import Generation
 from pipeline.generation.scoring import answer_nll
 from pipeline.model.loading import LoadedModel
@@ -42,10 +43,14 @@ LEAST_DISTINCT_2 = 0.5
 
 
 @pytest.mark.criterion(COHERENCE)
-def test_coherence(measured: Recorder, answers: Answers, untrained: LoadedModel, questions: list[str]) -> None:
+def test_coherence(
+    measured: Recorder, answers: Answers, untrained: LoadedModel, questions: list[str], training_data: Path
+) -> None:
     fluent: list[bool] = []
+    reference_count = 0
     for style, generations in answers.unconstrained.items():
-        references = _reference_nll(untrained, style)
+        references = _reference_nll(untrained, style, training_data)
+        reference_count += len(references)
         observed = _nll(untrained, questions[:SCORED_QUESTIONS], generations[:SCORED_QUESTIONS])
         limit = quantile(references, FLUENCY_QUANTILE)
         fluent += [value <= limit for value in observed]
@@ -61,7 +66,7 @@ def test_coherence(measured: Recorder, answers: Answers, untrained: LoadedModel,
             measured.attach(name, kind="distribution", values=values, unit="nats/token", label=label)
     every = [answer for generations in answers.unconstrained.values() for answer in generations]
     measured.record(
-        reference_count=REFERENCES_PER_STYLE * len(Style),
+        reference_count=reference_count,
         ended_answer_share=Proportion.of([answer.finish_reason == "eos" for answer in every]),
         fluent_answer_share=Proportion.of(fluent),
         varied_answer_share=Proportion.of([distinct_n(answer.token_ids, 2) >= LEAST_DISTINCT_2 for answer in every]),
@@ -75,9 +80,9 @@ def _nll(model: LoadedModel, questions: list[str], generations: list[Generation]
     return answer_nll(model.model, model.tokenizer, said) + [math.inf] * empty
 
 
-def _reference_nll(model: LoadedModel, style: Style) -> list[float]:
-    examples = [example for example in read_examples(TRAINING_DATA) if example.style == style]
-    step = len(examples) // REFERENCES_PER_STYLE
+def _reference_nll(model: LoadedModel, style: Style, data: Path) -> list[float]:
+    examples = [example for example in read_examples(data) if example.style == style]
+    step = max(1, len(examples) // REFERENCES_PER_STYLE)
     chosen = examples[::step][:REFERENCES_PER_STYLE]
     ids = model.tokenizer([example.completion for example in chosen], add_special_tokens=False)["input_ids"]
     requests = [(example.words, tuple(answer)) for example, answer in zip(chosen, ids, strict=True)]

@@ -90,7 +90,7 @@ def test_token_separation(measured: Recorder, asked: EndpointAnswers) -> None:
         if None not in reasons:
             measured.record(**{f"{style}_cut_count": reasons.count("length")})
     measured.record(
-        question_count=QUESTION_COUNT,
+        question_count=len(asked.exchanges[Style.TERSE]),
         preset_terse_median_tokens=median(asked.lengths[Style.TERSE]),
         preset_terse_whole_share=whole_share([str(r.body["response"]) for r in asked.replies[Style.TERSE]]),
         preset_verbose_median_tokens=median(asked.lengths[Style.VERBOSE]),
@@ -108,7 +108,8 @@ def test_token_separation(measured: Recorder, asked: EndpointAnswers) -> None:
 
 @pytest.mark.criterion("style.consistency")
 def test_consistency(measured: Recorder, asked: EndpointAnswers) -> None:
-    measured.record(question_count=QUESTION_COUNT, **consistency([asked.lengths]), **token_effect(asked.lengths))
+    count = len(asked.exchanges[Style.TERSE])
+    measured.record(question_count=count, **consistency([asked.lengths]), **token_effect(asked.lengths))
 
 
 @pytest.mark.criterion("style.generation_speed")

@@ -134,7 +134,7 @@ class _Judging:
         name, entries = described["name"], {entry["id"]: entry for entry in described["criteria"]}
         known = {f"{each.id}/{bound.measure}" for each in self.criteria.values() for bound in each.bounds}
         thresholds = {key: value for key, value in described["thresholds"].items() if key in known}
-        subject = Subject(name, described["learned"], thresholds, described["access"])
+        subject = Subject(name, described["learned"], thresholds, described["access"], scope=described.get("scope", ""))
         self.criteria.check(subject)
         own = {
             id_: _recorded(entry)

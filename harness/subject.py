@@ -23,7 +23,7 @@ class Subject:
         access: ``model`` when the weights are at hand, ``endpoint`` when only a running server can be asked.
         out_of_scope: What a server cannot show although it needs no model, with the reason: a criterion's id, or
             ``criterion_id/measure``. Declared before anything is measured, and part of the verdict.
-        scope: How the server is asked, in words; part of the verdict.
+        scope: How a server is asked and which questions were asked, in words; part of the verdict.
 
     Raises:
         ValueError: The name is empty, the access unknown, or something out of scope that is no server or has no reason.

@@ -1,4 +1,4 @@
-"""One prepared tiny target and one short training run for all tests.
+"""One prepared tiny target, one short training run and the built wheel for all tests.
 
 What needs torch is imported where it is used: the harness is tested without it.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.run_folder import RunFolder
+from tests.smoke.wheel import Built, build, install
 from tests.support import TINY, tiny_request
 
 if TYPE_CHECKING:
@@ -46,3 +47,16 @@ def tiny_trained(tiny_run: RunFolder) -> TrainedModel:
     from pipeline.model.loading import load_trained
 
     return load_trained(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def site(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages that comes first: the wheel; its requirements are this environment's."""
+    folder = tmp_path_factory.mktemp("site")
+    install(built.wheel, folder)
+    return folder

@@ -26,7 +26,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.report import samples
-from harness.report.formatting import access_text, flat_pairs, is_proportion, value_text
+from harness.report.formatting import access_text, comparison_notes, flat_pairs, is_proportion, value_text
 
 SIGNIFICANCE = 0.05
 _TIMED_UNITS = ("s", "tokens/s", "examples/s")
@@ -107,7 +107,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     """
     _require_comparable(before, after)
     obstacle = _timing_obstacle(before["provenance"], after["provenance"])
-    notes = [] if obstacle is None else [f"Times and rates were not compared: {obstacle}."]
+    notes = comparison_notes(before, after, obstacle)
     differences: list[Difference] = []
     earlier = {subject["name"]: subject for subject in before["subjects"]}
     for subject in after["subjects"]:

@@ -61,3 +61,19 @@ def escape_markdown(text: object) -> str:
 def access_text(subject: Mapping[str, Any]) -> str:
     """Return how a subject was reached, and what it declares out of scope; earlier versions declare nothing."""
     return ", without ".join([str(subject["access"]), *sorted(subject.get("out_of_scope_reasons", {}))])
+
+
+def comparison_notes(before: Mapping[str, Any], after: Mapping[str, Any], obstacle: str | None) -> list[str]:
+    """Return what a reader of a comparison should know: why times were left out, and that the questions differ."""
+    notes = [f"Times and rates were not compared: {obstacle}."] if obstacle else []
+    first, second = (asked_questions(document) for document in (before, after))
+    if first and second and first["sha256"] != second["sha256"]:
+        named = " and ".join(f"{asked['count']} of {asked['file']}" for asked in (first, second))
+        notes.append(f"The runs were asked different questions ({named}), which may be all that differs.")
+    return notes
+
+
+def asked_questions(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return file, SHA-256 and number of the questions; empty where earlier versions or other projects name none."""
+    asked = document["provenance"].get("questions")
+    return asked if isinstance(asked, Mapping) and asked.keys() >= {"file", "sha256", "count"} else {}

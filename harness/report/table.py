@@ -85,7 +85,7 @@ def about(subject: Mapping[str, Any]) -> str:
 
 
 def scope_lines(subject: Mapping[str, Any]) -> list[str]:
-    """Return how a running server was asked; nothing where there is nothing to say."""
+    """Return how and what a subject was asked; nothing where there is nothing to say."""
     scope = subject.get("scope")
     return [f"scope: {scope}"] if scope else []
 

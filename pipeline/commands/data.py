@@ -63,10 +63,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _split(arguments: argparse.Namespace) -> int:
+    from pipeline.data.confidence import needed_questions
     from pipeline.data.questions import hold_out
 
     counts = hold_out(arguments.path, arguments.share, arguments.seed, arguments.output)
     print(f"{arguments.output}: {counts['examples']} examples to train on, {counts['questions']} questions to judge by")
+    if counts["left_out"]:
+        print(f"left out: {counts['left_out']} examples that ask nearly the same as a question")
+    if counts["questions"] < (needed := needed_questions()):
+        print(f"to be judged by, {needed} questions are needed; raise --share or add data")
     return 0
 
 

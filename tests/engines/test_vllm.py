@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from pipeline.release.export import export
 from pipeline.release.proof import SAME_VALUES, Answer, Proof, compare, own_answers, score_with
 from pipeline.run_folder import RunFolder
 from tests.engine_environments import engine_folder, vllm_command
+from tests.smoke.gate import results
+from tests.smoke.pages import commands
+from tests.smoke.wheel import installed
 from tests.support import TINY
 
 START_LIMIT_S, ANSWER_LIMIT_S = 900, 300
@@ -106,3 +110,15 @@ def test_remote_engines_take_answers_of_both_adapters_at_once(url: str, runs: di
             engine.close()
     assert all(answer.text for answer in answers)
     assert {answer.finish_reason for answer in answers} <= {"eos", "length"}
+
+
+def test_the_wheel_judges_it_from_an_empty_folder(url: str, site: Path, tmp_path: Path) -> None:
+    """What the page says; random weights are rejected for their style, and vLLM's protocol and errors are in order."""
+    named = {"http://127.0.0.1:8000": url, "tuned": "first", "FOLDER": str(base_model_folder(TINY))}
+    accept, _ = commands("own-server.md", "verbosity accept", named)
+    judged = installed(site, tmp_path, *accept)
+    assert judged.returncode == 10, judged.stdout + judged.stderr
+    found = results(tmp_path / "acceptance-results", url.removeprefix("http://"))
+    assert found["deployment.error_handling"]["outcome"] == "PASS", found["deployment.error_handling"]["reason"]
+    assert found["style.consistency"]["outcome"] == "FAIL"
+    assert "NOT_RUN" not in {criterion["outcome"] for criterion in found.values()}

@@ -46,3 +46,13 @@ def install(project: Path, folder: Path) -> None:
     """Install a wheel or a project's folder without its requirements."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     checked([*pip, "--target", str(folder), str(project)])
+
+
+def installed(site: Path | str, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of the installed packages in a folder; nothing of it may come from the checkout."""
+    environment = without_checkout(PYTHONPATH=str(site), **variables)
+    finished = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert str(ROOT / "acceptance") not in finished.stdout + finished.stderr
+    return finished

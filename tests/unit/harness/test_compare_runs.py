@@ -234,6 +234,16 @@ def test_replaced_thresholds_are_noted(before: Document, after: Document) -> Non
     assert any("different thresholds" in note for note in compare(before, after).notes)
 
 
+def test_different_questions_are_noted(before: Document, after: Document) -> None:
+    before["provenance"]["questions"] = {"file": "heldout_questions.jsonl", "sha256": "ab" * 32, "count": 120}
+    assert compare(before, after).notes == ()
+    after["provenance"]["questions"] = {"file": "own.jsonl", "sha256": "cd" * 32, "count": 52}
+    assert compare(before, after).notes == (
+        "The runs were asked different questions (120 of heldout_questions.jsonl and 52 of own.jsonl), which may be all"
+        " that differs.",
+    )
+
+
 @pytest.mark.parametrize(("key", "value"), [("name", "other"), ("access", "endpoint"), ("learned", False)])
 def test_other_subjects_are_refused(key: str, value: object, before: Document, after: Document) -> None:
     after["subjects"][0][key] = value

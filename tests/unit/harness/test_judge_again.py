@@ -42,8 +42,13 @@ CRITERIA = """
     MORE = CriteriaSet("more", (shortness(50), SPEED, OTHER), from_answers=KEPT)
 """
 CONFTEST = """
+    import hashlib
     import pytest
     from own_criteria import OWN
+
+    def pytest_acceptance_provenance():
+        digest = hashlib.sha256(b"asked.jsonlfirst").hexdigest()
+        return {"questions": {"file": "asked.jsonl", "sha256": digest, "count": 2}}
 
     def pytest_acceptance_criteria():
         return OWN
@@ -222,6 +227,36 @@ def test_a_named_run_must_be_the_one_that_answered(
     assert judge(results, "--run", "runs/first") == status
     complaint = "a/b: the answers are not those of runs/first: adapter_sha256 differ"
     assert (complaint in capsys.readouterr().err) is (status != 0)
+
+
+@pytest.mark.parametrize(("content", "status"), [("first", 0), ("other", 2)], ids=["the same", "others"])
+def test_named_questions_must_be_those_that_were_asked(
+    content: str,
+    status: int,
+    run: Callable[..., Path],
+    judge: Judge,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    questions = tmp_path / "asked.jsonl"
+    questions.write_text(content)
+    assert judge(run(), "--questions", str(questions)) == status
+    complaint = f"the answers are not those to {questions}: the questions are 2 of asked.jsonl, sha256 "
+    assert (complaint in capsys.readouterr().err) is (status != 0)
+    assert (tmp_path / "again").exists() is (status == 0)
+
+
+def test_questions_that_a_run_does_not_name_cannot_be_required(
+    run: Callable[..., Path], judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run()
+    document = read(results / "acceptance.json")
+    del document["provenance"]["questions"]
+    (results / "acceptance.json").write_text(json.dumps(document))
+    (results / "verdict.json").unlink()
+    (tmp_path / "asked.jsonl").write_text("first")
+    assert judge(results, "--questions", str(tmp_path / "asked.jsonl")) == 2
+    assert "the questions are not recorded; name the file that was asked" in capsys.readouterr().err
 
 
 def test_missing_answers_are_refused(

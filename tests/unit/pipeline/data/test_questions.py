@@ -21,7 +21,7 @@ from pipeline.data.confidence import (
     needed_questions,
 )
 from pipeline.data.formats import read_questions
-from pipeline.data.questions import hold_out, read_own_questions
+from pipeline.data.questions import hold_out, read_own_questions, recorded_data
 from pipeline.errors import PipelineError
 from pipeline.files import HELD_OUT_QUESTIONS, TRAINING_DATA, sha256_of
 from tests.unit.pipeline.data.rows import TERSE, VERBOSE, write
@@ -62,6 +62,16 @@ def test_the_shipped_questions_are_not_in_the_shipped_data() -> None:
     assert len(own.questions) == SHIPPED_QUESTIONS
     assert own.sha256 == sha256_of(HELD_OUT_QUESTIONS)
     assert own.data_sha256 == sha256_of(TRAINING_DATA)
+    assert own.describe() == {
+        "file": "heldout_questions.jsonl",
+        "sha256": own.sha256,
+        "count": SHIPPED_QUESTIONS,
+        "data_sha256": own.data_sha256,
+    }
+
+
+def test_questions_that_nothing_was_compared_with_say_so() -> None:
+    assert read_own_questions(HELD_OUT_QUESTIONS, None).describe()["data_sha256"] is None
 
 
 def test_too_few_questions_are_refused_with_how_many_are_missing(tmp_path: Path) -> None:
@@ -110,6 +120,61 @@ def test_held_out_prompts_are_those_of_the_seed_and_never_trained_on(
     assert grown["questions"] > len(held)
     hold_out(data, 0.2, 8, tmp_path / "other")
     assert read_rows(tmp_path / "other" / "questions.jsonl")[:9] != held[:9]
+
+
+def test_the_seed_is_recorded_only_of_an_unchanged_split(tmp_path: Path) -> None:
+    out = tmp_path / "split"
+    hold_out(pairs_file(tmp_path / "own.jsonl", 400), 0.2, 7, out)
+    questions, train = out / "questions.jsonl", out / "train.jsonl"
+    assert read_own_questions(questions, train).describe()["split"] == {"seed": 7, "share": 0.2}
+    assert read_own_questions(questions, None).split is None
+    assert read_own_questions(questions, TRAINING_DATA).split is None
+    questions.write_text(questions.read_text().partition("\n")[2])
+    assert read_own_questions(questions, train).split is None
+    (out / "split.json").write_text("[]")
+    assert read_own_questions(questions, train).split is None
+
+
+def test_the_data_of_a_run_is_found_by_its_digest(tmp_path: Path) -> None:
+    hold_out(pairs_file(tmp_path / "own.jsonl", 400), 0.2, 7, tmp_path / "split")
+    questions, train = tmp_path / "split" / "questions.jsonl", tmp_path / "split" / "train.jsonl"
+    recorded = {"file": "train.jsonl", "sha256": sha256_of(train)}
+    assert recorded_data(recorded, None, questions) == train
+    assert recorded_data(recorded, train, None) == train
+    shipped = {"file": TRAINING_DATA.name, "sha256": sha256_of(TRAINING_DATA)}
+    assert recorded_data(shipped, None, questions) == TRAINING_DATA
+    with pytest.raises(PipelineError, match=r"trained on 'train.jsonl', sha256 .*, which is not here; name that data"):
+        recorded_data(recorded, None, tmp_path / "questions.jsonl")
+    with pytest.raises(PipelineError, match=r"own.jsonl: sha256 .*, and the run was trained on 'train.jsonl', sha256"):
+        recorded_data(recorded, tmp_path / "own.jsonl", questions)
+    with pytest.raises(PipelineError, match=r"none\.jsonl: cannot be read"):
+        recorded_data(recorded, tmp_path / "none.jsonl", questions)
+
+
+def test_nothing_is_trained_on_that_asks_nearly_what_a_question_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    phrased = ("What is item{}?", "Could you tell me what item{} is?", "What is item{}, please?")
+    rows = [
+        {"prompt": text.format(n), "terse": f"{n} {number}.", "verbose": f"{n} {number}, and more."}
+        for n in range(40)
+        for number, text in enumerate(phrased)
+    ]
+    data, out = write(tmp_path / "own.jsonl", *rows), tmp_path / "split"
+    assert main(["data", "split", str(data), "--share", "0.3", "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    split = json.loads((out / "split.json").read_text())
+    kept, held = read_rows(out / "train.jsonl"), read_rows(out / "questions.jsonl")
+    assert split["left_out"] > 0
+    assert f"left out: {split['left_out']} examples" in said
+    assert len(kept) + split["left_out"] + 2 * len(held) == 240
+    assert len(read_own_questions(out / "questions.jsonl", out / "train.jsonl").questions) == len(held)
+
+
+def test_a_split_says_how_many_questions_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pairs_file(tmp_path / "own.jsonl", 40)
+    assert main(["data", "split", str(data), "--output", str(tmp_path / "split")]) == 0
+    assert "to be judged by, 29 questions are needed; raise --share" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
