@@ -19,7 +19,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from acceptance.answers import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, repetition
+from acceptance.answers import repetition
+from acceptance.early import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from harness.provenance import collect
 from harness.statistics import Proportion, median
 from pipeline.commands import DEFAULT_TARGET
