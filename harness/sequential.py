@@ -125,6 +125,8 @@ class EarlyRejection:
         if recorded[LOOKED] is None and recorded[FAILED] is None:
             return ""
         looked, failed, asked, planned = recorded.values()
+        if planned is None:
+            return "made before there was a plan of early rejection; run the acceptance again"
         if any(type(value) is not int for value in recorded.values()) or not (
             0 <= failed <= looked <= min(asked, self.look_count) and asked <= planned
         ):

@@ -80,6 +80,7 @@ class Untuned(ChatServer):
         return Style.VERBOSE, super().style_and_question(request)[1]
 
 
+@pytest.mark.slow
 def test_a_wrong_model_behind_a_healthy_server_is_rejected(server: ChatServer, tmp_path: Path) -> None:
     status, document = judged(Untuned(server.count_tokens), tmp_path, "--target=tiny-mistral")
     assert (status, document["decision"]) == (10, "REJECTED")

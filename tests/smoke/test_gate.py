@@ -95,6 +95,7 @@ def test_the_report_says_what_the_doctor_found_and_names_no_folder(tiny_acceptan
     assert "bitsandbytes.cpu" in re.sub("<[^>]*>", "", (folder / "report.html").read_text())
 
 
+@pytest.mark.slow
 def test_a_damaged_adapter_is_rejected(tiny_run: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(tiny_run.path, tmp_path / "run")
     truncate(RunFolder(tmp_path / "run"))

@@ -24,6 +24,7 @@ OF_THE_CROWD = {*QUESTIONS, *(text for text, _ in AT_ONCE)}
 """Shipped questions of the deployment criteria, whose answers show whether one went to another question."""
 
 
+@pytest.mark.slow
 def test_a_running_server_is_judged(site: Path, tmp_path: Path) -> None:
     with listening(Served().app) as url:
         judged = installed(site, tmp_path, "pipeline.cli", "accept", "--endpoint", url, "--target", "tiny-mistral")

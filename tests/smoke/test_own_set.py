@@ -56,6 +56,7 @@ def test_a_healthy_model_is_accepted_and_its_verdict_verified(project: Path, sit
     assert "criteria_set: no installed sets of criteria are called 'json-extraction'" in stranger.stdout
 
 
+@pytest.mark.slow
 def test_a_broken_model_is_rejected(project: Path, sites: str) -> None:
     rejected = installed(sites, project, "pytest", "-q", "-p", "no:cacheprovider", ORDERS_FAULT="1")
     assert rejected.returncode == 10, rejected.stdout + rejected.stderr

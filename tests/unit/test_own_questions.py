@@ -103,6 +103,7 @@ def collected(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separator", [" ", "="])
 def test_both_spellings_work_outside_and_leave_the_snapshots_out(separator: str, split: Path) -> None:
     # With this file there, pytest takes the folder for its root if it takes a value for a place of tests.
@@ -116,6 +117,7 @@ def test_both_spellings_work_outside_and_leave_the_snapshots_out(separator: str,
     assert "2 deselected" in found.stdout
 
 
+@pytest.mark.slow
 def test_too_few_questions_are_a_usage_error_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "What is number{n}?"}}\n' for n in range(20)))
     refused = collected(f"--questions={tmp_path / 'q.jsonl'}")

@@ -55,6 +55,7 @@ def test_a_newcomer_sees_both_verdicts_and_why(
     assert {path.parent.name for path in (tmp_path / "out" / "quick").glob("*/report.html")} == {"healthy", "broken"}
 
 
+@pytest.mark.slow
 def test_another_verdict_than_the_recorded_one_is_no_success(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

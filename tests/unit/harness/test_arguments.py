@@ -40,7 +40,14 @@ def test_only_options_of_folders_are_joined_with_their_values() -> None:
 
 
 @SPELLINGS
-@pytest.mark.parametrize("more", [(), ("tests",), ("-n", "1")], ids=["alone", "with a place", "with workers"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param((), id="alone"),
+        pytest.param(("tests",), id="with a place", marks=pytest.mark.slow),
+        pytest.param(("-n", "1"), id="with workers", marks=pytest.mark.slow),
+    ],
+)
 def test_results_go_into_an_existing_folder_outside(
     separator: str, more: tuple[str, ...], outside: Path, project: Project
 ) -> None:

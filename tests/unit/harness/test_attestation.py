@@ -202,6 +202,7 @@ def _remove(holder: Any, name: Any) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_every_single_edit_of_the_verdict_is_refused(verdict: Path, keys: tuple[Path, Path]) -> None:
     count = 0
     for edited in edits(read(verdict)):

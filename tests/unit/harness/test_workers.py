@@ -88,6 +88,7 @@ def test_accepted_with_workers(project: Project) -> None:
     assert set(project.outcomes().values()) == {"PASS"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "passed"),
     [(("-k", "training"), {"training"}), (("-m", "slow"), {"style"})],
@@ -101,6 +102,7 @@ def test_selection_with_workers_is_incomplete(project: Project, arguments: tuple
     assert {outcome for id_, outcome in found.items() if id_.partition(".")[0] not in passed} == {"NOT_RUN"}
 
 
+@pytest.mark.slow
 def test_stop_at_first_failure_with_workers(project: Project) -> None:
     project.bodies["training.completes"] = "assert False"
     assert project.run_in_processes(*WORKERS, "-x").ret == 10
@@ -137,6 +139,7 @@ def test_an_artefact_that_differs_between_workers_is_rejected(project: Project) 
     assert entry["measurements"]["response_count"] == 12
 
 
+@pytest.mark.slow
 def test_other_failing_test_keeps_the_run_failed_with_workers(project: Project) -> None:
     project.extra = "def test_other():\n    assert False\n"
     assert project.run_in_processes(*WORKERS).ret == 1

@@ -62,6 +62,7 @@ def test_the_first_answers_decide_whether_the_others_are_given(exact: LoadedMode
     assert [[answer.token_ids for answer in first] for first in seen] == [answers(go_on=False)] * 2
 
 
+@pytest.mark.slow
 def test_sampled_answers_follow_their_presets_and_seeds(tiny_trained: TrainedModel) -> None:
     def sampled(seed: int, at_once: int) -> list[tuple[int, ...]]:
         asked = [Asked(prompt, style, GENERATION_PRESETS[style], seed) for prompt in PROMPTS[:2] for style in Style]
@@ -84,6 +85,7 @@ def test_greedy_answers_beside_sampled_ones_are_those_of_the_prompt_alone(exact:
     assert answers[0].token_ids != answers[-2].token_ids
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_an_answer(exact: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = GenerationConfig(max_new_tokens=6)
     asked = [Asked(prompt, style, limits) for prompt in PROMPTS for style in STYLES]

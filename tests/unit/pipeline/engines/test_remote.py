@@ -24,6 +24,7 @@ def test_an_address_where_nobody_answers_is_refused_in_words(tiny_tokenizer: Any
         RemoteEngine(url, "tiny", tiny_tokenizer)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_served_is_refused_with_those_that_are(openai_server: str, tiny_tokenizer: Any) -> None:
     with pytest.raises(PipelineError, match="serves no model 'other'; it has: tiny"):
         RemoteEngine(openai_server, "other", tiny_tokenizer)

@@ -107,6 +107,7 @@ def test_the_pages_code_loads_the_adapter_on_the_plain_base(
     assert 5 * (found - trained).abs().mean() < (found - untrained).abs().mean()
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_trained_on_what(taught: RunFolder, exported: Path) -> None:
     card, record = (exported / "README.md").read_text(encoding="utf-8"), taught.read_record()
     for digest in (record["adapter"]["sha256"], record["data"]["sha256"], record["base_model_sha256"]):

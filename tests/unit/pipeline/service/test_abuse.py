@@ -112,6 +112,7 @@ def test_every_page_does_so_over_a_socket(case: schemathesis.Case[Any], url: str
     count("socket", response.status_code, response.text)
 
 
+@pytest.mark.slow
 @troubled_schema.include(path_regex="generate|completions").parametrize()
 def test_an_engine_in_trouble_gives_documented_errors_only(case: schemathesis.Case[Any]) -> None:
     response = case.call_and_validate(excluded_checks=[not_a_server_error, positive_data_acceptance])

@@ -62,6 +62,7 @@ def test_the_same_window_gives_the_same_steps(straight: RunFolder, tmp_path: Pat
     assert run.read_record()["tokens"] == straight.read_record()["tokens"]
 
 
+@pytest.mark.slow
 def test_another_window_gives_other_steps(straight: RunFolder, tmp_path: Path) -> None:
     train(tiny_request(tmp_path, **STEPS, seed=1))
     assert trajectory(RunFolder(tmp_path)) != pytest.approx(trajectory(straight), rel=5e-3)

@@ -251,7 +251,13 @@ def test_how_a_smaller_last_window_is_cut_does_not_change_its_step(tmp_path: Pat
             assert [row[name] for row in other] == pytest.approx([row[name] for row in steps[0]], rel=1e-3)
 
 
-@pytest.mark.parametrize(("preset", "examples"), [("lean", 2), ("golden", 2), ("lean", 17), ("golden", 21)])
+@pytest.mark.parametrize(
+    ("preset", "examples"),
+    [
+        ("lean", 2),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in (("golden", 2), ("lean", 17), ("golden", 21))),
+    ],
+)
 def test_any_number_of_examples_trains(preset: str, examples: int, tmp_path: Path) -> None:
     record = train(tiny_request(tmp_path, preset, max_examples=examples))
     assert (record["status"], record["data"]["examples"]) == ("completed", examples)
