@@ -18,7 +18,6 @@ from benchmarks import (
     overload,
     serving_load,
     serving_peers,
-    suite_durations,
     training_profile,
     training_report,
     versions,
@@ -293,5 +292,4 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "generated-requests": generated_requests,
     "large-data": large_data,
     "narrow-field": from_file("narrow-field/narrow_field.json", narrow_field.to_markdown),
-    "test-commands": from_file("tests/durations.json", suite_durations.to_markdown),
 }
