@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import RECORDED_RUNS
 from tests.smoke.wheel import without_checkout
 
 
-@pytest.mark.skipif(not (RECORDED_RUNS / "broken").is_dir(), reason="no broken run is recorded")
+@pytest.mark.slow
 def test_the_wheel_brings_the_recordings(site: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline.cli", "demo", "--quick"]
     environment = without_checkout(PYTHONPATH=str(site))
