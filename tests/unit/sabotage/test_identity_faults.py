@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 import json
@@ -15,6 +16,7 @@ import pytest
 import pipeline.model.base_models
 from harness.seal import KEY_VARIABLE, seal
 from pipeline.cli import main
+from pipeline.config import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.model.identity import RECORDED, adapter_settings
@@ -168,6 +170,7 @@ def test_an_earlier_versions_run_still_needs_its_base(run: RunFolder, inject: Ca
 def test_every_fault_replaces_what_the_pipeline_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """A renamed function would leave a fault without effect, or end it before the gate sees it."""
     places: list[str] = []
+    monkeypatch.setattr("sabotage.training.TARGETS", copy.deepcopy(TARGETS))  # whose settings some faults change
     for module in ("answering", "bases", "other_servers", "serving", "training"):
         monkeypatch.setattr(f"sabotage.{module}.replace", lambda place, broken: places.append(place))
     for fault in FAULTS.values():
