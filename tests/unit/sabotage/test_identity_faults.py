@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import importlib
 import importlib.metadata
 import json
@@ -170,7 +170,9 @@ def test_an_earlier_versions_run_still_needs_its_base(run: RunFolder, inject: Ca
 def test_every_fault_replaces_what_the_pipeline_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """A renamed function would leave a fault without effect, or end it before the gate sees it."""
     places: list[str] = []
-    monkeypatch.setattr("sabotage.training.TARGETS", copy.deepcopy(TARGETS))  # whose settings some faults change
+    # Some faults change a target's settings.
+    copies = {name: dataclasses.replace(target, lean=dict(target.lean)) for name, target in TARGETS.items()}
+    monkeypatch.setattr("sabotage.training.TARGETS", copies)
     for module in ("answering", "bases", "other_servers", "serving", "training"):
         monkeypatch.setattr(f"sabotage.{module}.replace", lambda place, broken: places.append(place))
     for fault in FAULTS.values():
