@@ -88,6 +88,9 @@ def test_a_base_of_another_architecture_is_trained_and_judged_by_its_target_file
     follow(site, tmp_path, train, "--device", "cpu")
     follow(site, tmp_path, accept, "--device", "cpu", expected=(10,))
     found = judged(tmp_path, "qwen3-0.6b")
+    assert len(found) == 17
+    verify = ["pipeline.cli", "verify", "acceptance-results/verdict.json", "--adapter", "runs/mine"]
+    assert follow(site, tmp_path, verify, expected=(1,)) == "decision: REJECTED, not ACCEPTED\n"
     limits = {bound["measure"]: bound["threshold"] for name in found for bound in found[name]["bounds"]}
     assert (limits["peak_memory_gib"], limits["duration_of_1600_examples_s"]) == (6.0, 1200)
     assert serve[:2] == ["pipeline.cli", "serve"]  # accept started it
