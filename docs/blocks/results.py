@@ -18,6 +18,7 @@ from benchmarks import (
     overload,
     serving_load,
     serving_peers,
+    suite_durations,
     training_profile,
     training_report,
     versions,
@@ -291,5 +292,6 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "sharded": sharded,
     "generated-requests": generated_requests,
     "large-data": large_data,
+    "test-commands": from_file("tests/durations.json", suite_durations.to_markdown),
     "narrow-field": from_file("narrow-field/narrow_field.json", narrow_field.to_markdown),
 }
