@@ -20,7 +20,7 @@ from typing import Any
 from tabulate import tabulate
 
 from acceptance.answers import repetition
-from acceptance.early import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
+from acceptance.early import IN_BOUND, in_bound
 from harness.provenance import collect
 from harness.statistics import Proportion, median
 from pipeline.commands import DEFAULT_TARGET
@@ -32,7 +32,6 @@ from pipeline.files import HELD_OUT_QUESTIONS, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 7
-AT_ONCE = 64
 TERSE_TOKENS = 38
 """Synopses are shorter, nearly all of them."""
 NO_SUBJECT = re.compile(
@@ -131,22 +130,18 @@ def measure(run: Path, own: Path) -> dict[str, Any]:
 
 
 def _shares(trained: Any, questions: list[str]) -> dict[str, Any]:
-    from pipeline.engines.many import Asked, generate_many
+    from acceptance.asking import ask, in_each_style
+    from acceptance.measures import kept_greedy
 
-    asked = [Asked(text, style) for style in Style for text in questions]
-    answers = generate_many(trained.model, trained.tokenizer, asked, at_once=AT_ONCE)
-    terse, verbose = answers[: len(questions)], answers[len(questions) :]
-    in_bound = {
-        "terse": [answer.finish_reason == "eos" and answer.token_count < TERSE_LIMIT_TOKENS for answer in terse],
-        "verbose": [answer.finish_reason == "eos" and answer.token_count > VERBOSE_FLOOR_TOKENS for answer in verbose],
-    }
-    loops = repetition([answer.token_ids for answer in answers])
+    asked = in_each_style(questions)
+    answers = kept_greedy(zip((one.prompt for one in asked), ask(trained, asked), strict=True))
+    of = {style: [answer for answer in answers if answer["style"] == style] for style in Style}
+    loops = repetition([answer["token_ids"] for answer in answers])
     return {
         "question_count": len(questions),
-        **{f"{style}_in_bound_share": _share(Proportion.of(held)) for style, held in in_bound.items()},
+        **{IN_BOUND[style]: _share(Proportion.of([in_bound(each) for each in of[style]])) for style in Style},
         **{name: _share(value) if isinstance(value, Proportion) else value for name, value in loops.items()},
-        "terse_median_tokens": median([answer.token_count for answer in terse]),
-        "verbose_median_tokens": median([answer.token_count for answer in verbose]),
+        **{f"{style}_median_tokens": median([each["token_count"] for each in of[style]]) for style in Style},
     }
 
 
@@ -160,7 +155,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         (
             name,
             group,
-            *(_of(shares[f"{style}_in_bound_share"]) for style in Style),
+            *(_of(shares[IN_BOUND[style]]) for style in Style),
             _of(shares["looping_answer_share"]),
             f"{shares['terse_median_tokens']:.0f}, {shares['verbose_median_tokens']:.0f}",
         )

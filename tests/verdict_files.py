@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from acceptance.criteria import DOCUMENTED
+from harness.attestation import KEY_VARIABLE as SIGNING_KEY_VARIABLE
 from harness.criteria import Bound, Criterion
-from harness.seal import seal
+from harness.seal import KEY_VARIABLE, seal
 from harness.sequential import ASKED, FAILED, LOOKED, PLANNED
 from harness.subject import Subject
 
@@ -86,4 +88,12 @@ def write_keys(folder: Path, name: str, key: Any = None) -> tuple[Path, Path]:
     private, public = folder / f"{name}.pem", folder / f"{name}.pub"
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def sign_by_a_new_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Let verdicts be signed by a new key pair and no secret; returns its files: private, public."""
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    private, public = write_keys(folder, "release")
+    monkeypatch.setenv(SIGNING_KEY_VARIABLE, str(private))
     return private, public

@@ -96,7 +96,7 @@ def train(request: TrainingRequest) -> dict[str, Any]:
     require_shardable(request.preset, request.device)
     if checkpoint := RunFolder(request.output).last_checkpoint():
         require_same_sharding(checkpoint)
-    job = _prepare(request)
+    job = _prepare(request, checkpoint)
     run, training = job.run, job.preset.training
     if not is_first_process():
         return _follow(job)
@@ -138,6 +138,7 @@ class _Job:
         base_settings: What of the base decides the answers, as it was before training.
         run: Where this process writes.
         checkpoints: Where all processes keep their checkpoints.
+        checkpoint: The one to go on from; None at the beginning.
     """
 
     request: TrainingRequest
@@ -149,9 +150,10 @@ class _Job:
     base_settings: dict[str, Any]
     run: RunFolder
     checkpoints: RunFolder
+    checkpoint: Path | None
 
 
-def _prepare(request: TrainingRequest) -> _Job:
+def _prepare(request: TrainingRequest, checkpoint: Path | None) -> _Job:
     base = open_base_model(request.target, request.base_model)
     preset = hardware_preset(base.fit(request.preset), request.device)
     data, data_identity = tokenised(request.data, base.tokenizer, base.folder, preset.training)
@@ -165,7 +167,7 @@ def _prepare(request: TrainingRequest) -> _Job:
         "base_model_sha256": weights_digest(base.folder),
     }
     run = RunFolder(request.output)
-    return _Job(request, preset, base.folder, base.tokenizer, data, identity, base_settings(base), run, run)
+    return _Job(request, preset, base.folder, base.tokenizer, data, identity, base_settings(base), run, run, checkpoint)
 
 
 def _follow(job: _Job) -> dict[str, Any]:
@@ -253,7 +255,7 @@ def _optimize(model: Any, job: _Job, packing: _Packing | None) -> dict[str, Any]
     trainer, order = _trainer(model, job, packing)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    checkpoint = job.checkpoints.last_checkpoint()
+    checkpoint = job.checkpoint
     if checkpoint:
         load_to_numbered_cpus()
     step = checkpoint_step(checkpoint) if checkpoint else 0

@@ -15,15 +15,14 @@ from typing import Any
 import pytest
 
 from acceptance.criteria import DOCUMENTED
-from harness.attestation import KEY_VARIABLE as SIGNING_KEY_VARIABLE
 from harness.attestation import attest, attestation_file, complaints, signer_from_environment
 from harness.criteria import Criterion, Need
 from harness.criteria_set import CriteriaSet
-from harness.seal import KEY_VARIABLE, recheck, seal
+from harness.seal import recheck, seal
 from pipeline.errors import PipelineError
 from pipeline.release.fingerprint import run_identity
 from pipeline.run_folder import RunFolder
-from tests.verdict_files import accepted_subject, document, write_keys
+from tests.verdict_files import accepted_subject, document, sign_by_a_new_key
 
 OTHERS: tuple[Any, ...] = (None, True, False, 0, 1, -1.5, "", "PASS", "ACCEPTED", "0" * 64, [], {}, [1], {"a": 1})
 
@@ -35,10 +34,7 @@ def draws() -> random.Random:
 
 @pytest.fixture
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    private, public = write_keys(tmp_path, "release")
-    monkeypatch.setenv(SIGNING_KEY_VARIABLE, str(private))
-    return private, public
+    return sign_by_a_new_key(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from acceptance.criteria import DOCUMENTED
 from harness.attestation import KEY_VARIABLE, attest, attestation_file, complaints, signer_from_environment
 from harness.criteria_set import CriteriaSet
-from harness.seal import KEY_VARIABLE as SECRET_VARIABLE
 from harness.seal import recheck, seal
-from tests.verdict_files import accepted_subject, document, write_keys
+from tests.verdict_files import accepted_subject, document, sign_by_a_new_key, write_keys
 
 if TYPE_CHECKING:
     from tests.unit.harness.conftest import Project
@@ -33,10 +32,7 @@ IDENTITY = {**DIGESTS, "data_sha256": "d" * 64, "generation_sha256": "e" * 64, "
 
 @pytest.fixture
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
-    private, public = write_keys(tmp_path, "release")
-    monkeypatch.setenv(KEY_VARIABLE, str(private))
-    return private, public
+    return sign_by_a_new_key(tmp_path, monkeypatch)
 
 
 @pytest.fixture
