@@ -24,7 +24,7 @@ from benchmarks import (
     training_report,
     versions,
 )
-from benchmarks.gpu import peer_report, planned, summary
+from benchmarks.gpu import decoding, peer_report, planned, summary
 from docs.blocks import BLOCKS
 from docs.blocks.results import MODEL, RESULTS, SHAPE
 from harness.files import write_text_atomically
@@ -44,16 +44,18 @@ DRAWN: Mapping[str, Callable[[Any], str]] = {
     f"{MODEL}/held-out/held_out.md": held_out.to_markdown,
     f"{MODEL}/gpu/held-out/held_out.md": held_out.to_markdown,
     f"{MODEL}/serving/overload.md": overload.to_markdown,
-    f"{MODEL}/serving/peers.md": serving_peers.to_markdown,
+    **{
+        f"{folder}/peers.md": serving_peers.to_markdown
+        for folder in (f"{MODEL}/serving", f"{MODEL}/gpu", f"{SHAPE}/gpu")
+    },
     "sabotage/calibration.md": calibration_table.to_markdown,
     "sabotage/matrix.md": picture.to_markdown,
     "sabotage/matrix.svg": picture.draw,
-    **{f"{folder}/serving.md": serving_load.to_markdown for folder in (f"{MODEL}/gpu", f"{MODEL}/serving")},
-    **{f"{folder}/serving.svg": serving_load.draw for folder in (f"{MODEL}/gpu", f"{MODEL}/serving")},
+    f"{MODEL}/serving/serving.md": serving_load.to_markdown,
+    f"{MODEL}/serving/serving.svg": serving_load.draw,
     f"{SHAPE}/planned/plan.md": planned.to_markdown,
     f"{SHAPE}/gpu/training.md": peer_report.to_markdown,
-    f"{SHAPE}/serving/serving.md": serving_load.to_markdown,
-    f"{SHAPE}/serving/serving.svg": serving_load.draw,
+    f"{SHAPE}/gpu/decoding.md": decoding.to_markdown,
     **{
         f"{MODEL}/{folder}/agreement.md": lambda document: engine_agreement.to_markdown(document["ways"])
         for folder in ("gpu", "serving")

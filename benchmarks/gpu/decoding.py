@@ -11,10 +11,12 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from pipeline.config import GENERATION_PRESETS, GIB, Style
 from pipeline.environment import apply_environment
@@ -140,6 +142,24 @@ def _memory(device: str) -> dict[str, float]:
         "cuda_allocated_gib": torch.cuda.memory_allocated() / GIB,
         "cuda_driver_gib": (total_bytes - free_bytes) / GIB,
     }
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """One row for each form of the weights and number of answers."""
+    headers = ("base's weights", "answers in a step", "tokens/s", "a step", "GPU busy", "kernels", "reading a prompt")
+    rows = [
+        (
+            form,
+            row["answers"],
+            f"{row['tokens_per_s']:,.0f}",
+            *(f"{row[name]:.1f} ms" for name in ("step_ms", "busy_ms")),
+            f"{row['kernels']:,}",
+            f"{row['prompt_ms']:.1f} ms",
+        )
+        for form, measured in document["forms"].items()
+        for row in measured["rows"]
+    ]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from benchmarks import (
     training_report,
     versions,
 )
-from benchmarks.gpu import peer_report, planned, summary
+from benchmarks.gpu import decoding, peer_report, planned, summary
 from docs.blocks.markdown import table
 from harness.report.table import table_markdown
 from pipeline.run_folder import RunFolder
@@ -261,7 +261,7 @@ def judged_exports() -> str:
     return f"{exports.to_markdown(judged)}\n{origins}"
 
 
-_H100, _H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+_H200 = "NVIDIA H200"
 """Of documents of serving, which name no device."""
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
@@ -280,8 +280,9 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gpu-training": from_file(f"{SHAPE}/gpu/training.json", peer_report.to_markdown),
     "gpu-seeds": packed_seeds,
     "serving-cpu": from_file(f"{MODEL}/serving/serving.json", serving_load.to_markdown),
-    "serving-gpu": from_file(f"{MODEL}/gpu/serving.json", serving_load.to_markdown, device=_H100),
-    "serving-shape": from_file(f"{SHAPE}/serving/serving.json", serving_load.to_markdown, device=_H200),
+    "serving-gpu": from_file(f"{MODEL}/gpu/peers.json", serving_peers.to_markdown, device=_H200),
+    "serving-shape": from_file(f"{SHAPE}/gpu/peers.json", serving_peers.to_markdown, device=_H200),
+    "gpu-decoding": from_file(f"{SHAPE}/gpu/decoding.json", decoding.to_markdown, "python -m benchmarks.gpu.decoding"),
     "overload": from_file(f"{MODEL}/serving/overload.json", overload.to_markdown),
     "peers": from_file(f"{MODEL}/serving/peers.json", serving_peers.to_markdown),
     "exports": judged_exports,
