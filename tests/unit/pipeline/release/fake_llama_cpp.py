@@ -16,7 +16,7 @@ from jinja2 import Environment
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from pipeline.release.checkpoints import ADAPTER, BASE, load_plain, load_unmerged
+from pipeline.release.checkpoints import load_plain
 from pipeline.release.gguf_files import ADAPTER_CONVERTER, MODEL_CONVERTER
 
 _CONVERTER = """
@@ -48,17 +48,13 @@ class Llama:
     opened: ClassVar[list[Llama]] = []
     bos_count: ClassVar[int] = 1
 
-    def __init__(self, path: str, *, lora_path: str | None, n_ctx: int, **_: Any) -> None:
+    def __init__(self, path: str, *, n_ctx: int, **_: Any) -> None:
         self.opened.append(self)
         self._n_ctx = n_ctx
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            shutil.unpack_archive(path, folder / BASE, "zip")
-            if lora_path is not None:
-                shutil.unpack_archive(lora_path, folder / ADAPTER, "zip")
-            self._tokenizer = AutoTokenizer.from_pretrained(folder / BASE)
-            load = load_plain if lora_path is None else load_unmerged
-            self._model = load(folder / BASE if lora_path is None else folder, torch.float32)
+            shutil.unpack_archive(path, temporary, "zip")
+            self._tokenizer = AutoTokenizer.from_pretrained(temporary)
+            self._model = load_plain(Path(temporary), torch.float32)
         self.metadata = {"tokenizer.chat_template": self._tokenizer.chat_template}
         self.reset()
 
