@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Qwen2Config
 
 from pipeline.config import GenerationConfig
-from pipeline.engines.decoder import Decoder
+from pipeline.engines.decoder import Decoder, _graph_size, _read_size
 
 SIZES = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
 CONFIGS = {
@@ -60,3 +60,8 @@ def test_the_form_of_the_weights_is_named() -> None:
     with torch.inference_mode():
         names = [Decoder(model_of(config), EOS, 1, 64).weights for config in CONFIGS.values()]
     assert names == ["dequantised to float32", "as loaded", "as loaded"]
+
+
+def test_few_graphs_serve_every_number_of_answers_and_of_tokens() -> None:
+    assert [_graph_size(slots, 20) for slots in (1, 2, 3, 5, 8, 9, 16, 17, 20)] == [1, 2, 4, 8, 8, 16, 16, 20, 20]
+    assert [_read_size(tokens) for tokens in (1, 32, 33, 64, 65)] == [32, 32, 64, 64, 128]

@@ -26,7 +26,7 @@ from tests.support import TINY
 
 EMBEDDED = TARGETS["smollm2-135m"]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-TOKENS = (*SPECIAL, *sorted(ByteLevel.alphabet()), "hi")
+TOKENS = (*SPECIAL, *sorted(ByteLevel.alphabet()), "hi", "lo")
 SHAPE = MistralShape(64, 128, 1, 4, 2, len(TOKENS), tied_head=True)
 NAMES = {
     "token_embd": ("model.embed_tokens", SHAPE.vocabulary_size, 64),
@@ -62,7 +62,7 @@ def write_gguf(file: Path) -> dict[str, torch.Tensor]:
     writer.add_token_list(TOKENS)
     kinds = [gguf.TokenType.CONTROL if token in SPECIAL else gguf.TokenType.NORMAL for token in TOKENS]
     writer.add_token_types(kinds)
-    writer.add_token_merges(["h i"])
+    writer.add_token_merges(["h i", "l o"])
     for role, token in (("bos", 1), ("eos", 2), ("pad", 2), ("unk", 0)):
         getattr(writer, f"add_{role}_token_id")(token)
     random, eight_bits, stored = numpy.random.default_rng(0), gguf.GGMLQuantizationType.Q8_0, {}
@@ -113,7 +113,7 @@ def test_the_tokenizer_of_a_plan_is_that_of_the_prepared_model(cache: Path, stor
     with open_for_planning(EMBEDDED) as planned:
         assert not cache.exists()
         assert planned.shape == SHAPE
-        text = f"{Style.TERSE.token}\nhi Ünïcode"
+        text = f"{Style.TERSE.token}\nhi lo Ünïcode"
         ids = prompt_ids(planned.tokenizer, text)
         prepared = open_base_model(EMBEDDED).tokenizer
         assert prompt_ids(prepared, text) == ids
