@@ -62,6 +62,30 @@ def test_the_form_of_the_weights_is_named() -> None:
     assert names == ["dequantised to float32", "as loaded", "as loaded"]
 
 
+def begin(decoder: Decoder, prompt: list[int]) -> list[int]:
+    token = decoder.read(prompt, 0, GenerationConfig(min_new_tokens=9, max_new_tokens=9))()
+    decoder.join(0, len(prompt))
+    return [token]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_decoders_over_the_same_weights_do_not_see_each_others_tokens(name: str) -> None:
+    prompts = [list(range(5, 15)), list(range(200, 210))]
+    with torch.inference_mode():
+        decoder = Decoder(model_of(CONFIGS[name]), EOS, slots=1, slot_tokens=64)
+        expected = []
+        for prompt in prompts:
+            expected.append(begin(decoder, prompt))
+            expected[-1] += [decoder.launch(1, 10 + step)()[0] for step in range(1, 9)]
+        decoders = [decoder, decoder.beside()]
+        answers = [begin(each, prompt) for each, prompt in zip(decoders, prompts, strict=True)]
+        for step in range(1, 9):
+            for each, answer in zip(decoders, answers, strict=True):
+                answer += each.launch(1, 10 + step)()
+    assert answers == expected
+    assert expected[0] != expected[1]
+
+
 def test_few_graphs_serve_every_number_of_answers_and_of_tokens() -> None:
     assert [_graph_size(slots, 20) for slots in (1, 2, 3, 5, 8, 9, 16, 17, 20)] == [1, 2, 4, 8, 8, 16, 16, 20, 20]
     assert [_read_size(tokens) for tokens in (1, 32, 33, 64, 65)] == [32, 32, 64, 64, 128]
