@@ -331,14 +331,14 @@ def test_the_key_of_a_verdict_is_needed_to_seal_another(
     assert (tmp_path / "sealed" / "verdict.json").is_file()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"seal": 1}'])
 def test_a_file_that_is_no_verdict_is_refused(
-    content: str, run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = run()
-    (results / "verdict.json").write_text(content)
-    assert judge(results) == 2
-    assert re.search(r"verdict\.json: is no verdict \(.+\); restore it", capsys.readouterr().err)
+    for content in ("{", "[]", "{}", '{"seal": 1}'):
+        (results / "verdict.json").write_text(content)
+        assert judge(results) == 2, content
+        assert re.search(r"verdict\.json: is no verdict \(.+\); restore it", capsys.readouterr().err), content
 
 
 def test_a_document_of_no_named_set_is_judged_by_the_set_that_is_named(
@@ -380,18 +380,12 @@ def test_a_set_that_cannot_read_the_answers_is_refused(
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.parametrize(
-    ("criteria", "outcome"),
-    [("unlearned", "NOT_APPLICABLE"), ("own", "NOT_RUN")],
-    ids=["still not applicable", "asked now"],
-)
-def test_what_did_not_apply_and_is_asked_now_is_not_run(
-    criteria: str, outcome: str, run: Callable[..., Path], judge: Judge, tmp_path: Path
-) -> None:
+def test_what_did_not_apply_and_is_asked_now_is_not_run(run: Callable[..., Path], judge: Judge, tmp_path: Path) -> None:
     results = run(TESTS.replace("learned=True", "learned=False"), 11, CONFTEST.replace("OWN", "UNLEARNED"))
-    assert outcomes(results)["answers.fast"] == "NOT_APPLICABLE"
-    assert judge(results, "--criteria", criteria) == 11
-    assert outcomes(tmp_path / "again")["answers.fast"] == outcome
+    for name, outcome in (("unlearned", "NOT_APPLICABLE"), ("own", "NOT_RUN")):
+        assert judge(results, "--criteria", name, "--output", str(tmp_path / name)) == 11
+        assert outcomes(results)["answers.fast"] == "NOT_APPLICABLE"
+        assert outcomes(tmp_path / name)["answers.fast"] == outcome
 
 
 def test_a_run_that_kept_no_answers_is_judged_by_its_figures(
@@ -403,26 +397,22 @@ def test_a_run_that_kept_no_answers_is_judged_by_its_figures(
     assert origin["from_measurements"] == ["a/b: answers.short", "a/b: answers.fast"]
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("", r"jsonl: holds no kept answers \(.+\); restore the file of that run"),
-        ('{"subject": "a/b"}\n', r"jsonl: holds no kept answers \('identity'\); restore"),
-        ('{"subject": "c", "identity": {}}\n', "answers of the subject 'c', not of 'a/b'; run the acceptance again"),
-    ],
-    ids=["empty", "no identity", "another subject"],
-)
 def test_a_file_of_other_answers_is_refused_although_its_digest_is_right(
-    content: str, complaint: str, run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = run()
     (results / "verdict.json").unlink()
-    (results / "answers-a%2Fb.jsonl").write_text(content)
     document = read(results / "acceptance.json")
-    document["subjects"][0]["answers"]["sha256"] = hashlib.sha256(content.encode()).hexdigest()
-    (results / "acceptance.json").write_text(json.dumps(document))
-    assert judge(results) == 2
-    assert re.search(complaint, capsys.readouterr().err)
+    for content, complaint in (
+        ("", r"jsonl: holds no kept answers \(.+\); restore the file of that run"),
+        ('{"subject": "a/b"}\n', r"jsonl: holds no kept answers \('identity'\); restore"),
+        ('{"subject": "c", "identity": {}}\n', "answers of the subject 'c', not of 'a/b'; run the acceptance again"),
+    ):
+        (results / "answers-a%2Fb.jsonl").write_text(content)
+        document["subjects"][0]["answers"]["sha256"] = hashlib.sha256(content.encode()).hexdigest()
+        (results / "acceptance.json").write_text(json.dumps(document))
+        assert judge(results) == 2, content
+        assert re.search(complaint, capsys.readouterr().err), content
 
 
 def test_results_are_never_overwritten(run: Callable[..., Path], judge: Judge) -> None:
