@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from safetensors.torch import load_file
 from pipeline.cli import main
 from pipeline.config import GIB, TARGETS, Preset, resolve_preset, with_compute_dtype
 from pipeline.errors import PipelineError
-from pipeline.memory import peak_memory, peak_resident_bytes
 from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.shapes import SHAPES, MistralShape
@@ -354,22 +352,3 @@ def test_a_plan_without_torch_says_what_it_assumes(
     assert this_device("cpu").threads == psutil.cpu_count(logical=False)
     with pytest.raises(PipelineError, match="no CUDA device found; name the GPU to plan for"):
         this_device("cuda")
-
-
-def test_memory_of_a_gpu_is_what_torch_and_the_driver_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * GIB, 22 * GIB))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: GIB)
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 3 * GIB // 2)
-    figures = peak_memory("cuda")
-    assert figures.pop("rss_gib") > 0
-    assert figures == {"cuda_allocated_gib": 1.0, "cuda_reserved_gib": 1.5, "cuda_driver_gib": 2.0}
-
-
-def test_where_there_is_no_proc_the_system_is_asked_in_its_own_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    monkeypatch.setattr("pipeline.memory.Path", lambda name: tmp_path / "none")
-    assert peak_resident_bytes() == pytest.approx(1024 * expected, rel=0.05)
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert peak_resident_bytes() == pytest.approx(expected, rel=0.05)
