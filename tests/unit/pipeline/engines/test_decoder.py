@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -62,10 +63,16 @@ def test_the_form_of_the_weights_is_named() -> None:
     assert names == ["dequantised to float32", "as loaded", "as loaded"]
 
 
-def begin(decoder: Decoder, prompt: list[int]) -> list[int]:
-    token = decoder.read(prompt, 0, GenerationConfig(min_new_tokens=9, max_new_tokens=9))()
-    decoder.join(0, len(prompt))
-    return [token]
+def answers_of(decoders: Sequence[Decoder], prompts: Sequence[list[int]]) -> list[list[int]]:
+    """What each decoder answers to its prompt of ten tokens, one step of each in turn."""
+    limits = GenerationConfig(min_new_tokens=9, max_new_tokens=9)
+    answers = [each.read(prompt, 0, limits)() for each, prompt in zip(decoders, prompts, strict=True)]
+    for each in decoders:
+        each.join(0, 10)
+    for step in range(1, 9):
+        for each, answer in zip(decoders, answers, strict=True):
+            answer += each.launch(1, 10 + step)()
+    return answers
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -73,17 +80,9 @@ def test_two_decoders_over_the_same_weights_do_not_see_each_others_tokens(name: 
     prompts = [list(range(5, 15)), list(range(200, 210))]
     with torch.inference_mode():
         decoder = Decoder(model_of(CONFIGS[name]), EOS, slots=1, slot_tokens=64)
-        expected = []
-        for prompt in prompts:
-            expected.append(begin(decoder, prompt))
-            expected[-1] += [decoder.launch(1, 10 + step)()[0] for step in range(1, 9)]
-        decoders = [decoder, decoder.beside()]
-        answers = [begin(each, prompt) for each, prompt in zip(decoders, prompts, strict=True)]
-        for step in range(1, 9):
-            for each, answer in zip(decoders, answers, strict=True):
-                answer += each.launch(1, 10 + step)()
-    assert answers == expected
-    assert expected[0] != expected[1]
+        first, second = [answers_of([decoder], [prompt])[0] for prompt in prompts]
+        assert answers_of([decoder, decoder.beside()], prompts) == [first, second]
+    assert first != second
 
 
 def test_few_graphs_serve_every_number_of_answers_and_of_tokens() -> None:
