@@ -20,8 +20,8 @@ def fewest_in_bound(questions: int) -> int | None:
     for hits in range(questions, -1, -1):
         chance += _probability(hits, questions, IN_BOUND_SHARE)
         if chance > 1 - CONFIDENCE:
-            return hits + 1 if hits < questions else None
-    return None
+            break
+    return hits + 1 if hits < questions else None
 
 
 def needed_questions() -> int:

@@ -16,9 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from securesystemslib.dsse import Envelope
 
 from acceptance.criteria import DOCUMENTED
-from harness.attestation import KEY_VARIABLE, attest, attestation_file, complaints, signer_from_environment
+from harness.attestation import (
+    KEY_VARIABLE,
+    PAYLOAD_TYPE,
+    attest,
+    attestation_file,
+    complaints,
+    signer_from_environment,
+)
 from harness.criteria_set import CriteriaSet
 from harness.seal import recheck, seal
 from tests.verdict_files import accepted_subject, document, sign_by_a_new_key, write_keys
@@ -259,3 +267,24 @@ def test_a_damaged_attestation_is_refused(content: bytes, verdict: Path, keys: t
     attestation_file(verdict).write_bytes(content)
     (complaint,) = complaints(verdict, keys[1])
     assert complaint.startswith("attestation: ")
+
+
+def test_a_key_of_another_kind_does_not_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, _ = write_keys(tmp_path, "curve", generate_private_key(SECP256R1()))
+    monkeypatch.setenv(KEY_VARIABLE, str(private))
+    with pytest.raises(ValueError, match=r"curve\.pem does not sign \(not an ed25519 key\); make a key with: openssl"):
+        signer_from_environment()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "complaint"),
+    [(b"{}", "text/plain", "a payload of type 'text/plain'"), (b"[]", PAYLOAD_TYPE, "the payload is not an object")],
+)
+def test_the_trusted_keys_signature_under_something_else_is_refused(
+    content: bytes, kind: str, complaint: str, verdict: Path, keys: tuple[Path, Path]
+) -> None:
+    envelope, signer = Envelope(content, kind, {}), signer_from_environment()
+    assert signer is not None
+    envelope.sign(signer)
+    attestation_file(verdict).write_text(json.dumps(envelope.to_dict()), encoding="utf-8")
+    assert complaint in complaints(verdict, keys[1])[0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from harness.report.compare_runs import compare
+from harness.report.samples import paired_shift
 from tests.unit.harness.report_documents import SEPARATION, TERSE, accepted_document, proportion
 from tests.unit.harness.test_compare_runs import SHARE, TERSE_MEDIAN, Document, criterion, found, shifted
 
@@ -84,3 +86,13 @@ def test_pairs_with_ties_and_without_changes_are_compared(before: Document, afte
     same = json.loads(json.dumps(before))
     criterion(same, SEPARATION)["attachments"][0]["values"][0] -= 1
     assert compare(before, same).has_regression is False
+
+
+def test_a_median_that_leaves_zero_changes_beyond_any_share() -> None:
+    changes = [paired_shift({"a": 0.0, "b": 0.0}, {"a": later, "b": later}) for later in (0.0, 2.0, -2.0)]
+    assert [change.relative_change for change in changes if change] == [0.0, math.inf, -math.inf]
+    assert [change.is_substantial for change in changes if change] == [False, True, True]
+
+
+def test_pairs_with_a_value_that_is_not_finite_are_not_compared() -> None:
+    assert paired_shift({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": "nan"}) is None

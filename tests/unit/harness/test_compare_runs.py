@@ -322,3 +322,13 @@ def test_the_command_exits_2_when_it_cannot_compare(
     assert capsys.readouterr().err.startswith("verbosity compare: the criteria differ")
     assert run_command(first, tmp_path / "missing.json") == 2
     assert "missing.json: No such file" in capsys.readouterr().err
+
+
+def test_the_command_prints_its_notes_above_the_tables(
+    before: Document, after: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    after["subjects"][0]["thresholds"] = {}
+    assert run_command(write(tmp_path / "a", before), write(tmp_path / "b", after)) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    assert len(notes) == 1
+    assert "different thresholds" in notes[0]

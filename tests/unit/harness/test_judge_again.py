@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,9 +17,10 @@ from typing import Any
 import pytest
 
 from acceptance.judge_command import JUDGE
+from harness.seal import KEY_VARIABLE
 
 CRITERIA = """
-    from harness.criteria import Bound, Criterion
+    from harness.criteria import Bound, Criterion, Need
     from harness.criteria_set import CriteriaSet
 
     def short_answers(answers):
@@ -40,6 +43,13 @@ CRITERIA = """
     STRICT = CriteriaSet("strict", (shortness(30), SPEED), from_answers=KEPT)
     LOOSE = CriteriaSet("loose", (shortness(90), criterion("answers.fast", Bound("seconds", "<", 9.0))))
     MORE = CriteriaSet("more", (shortness(50), SPEED, OTHER), from_answers=KEPT)
+    FEWER = CriteriaSet("fewer", (shortness(50),), from_answers=KEPT)
+    UNREADABLE = {"answers.short": lambda answers: answers[0]["n"]}
+    BROKEN = CriteriaSet("broken", (shortness(50), SPEED), from_answers=UNREADABLE)
+    OTHERWISE = {"answers.short": lambda answers: {"longest_tokens": 41}}
+    RECOUNTED = CriteriaSet("recounted", (shortness(50), SPEED), from_answers=OTHERWISE)
+    LEARNED = Criterion("answers.fast", "a sentence", SPEED.bounds, "a test", (Need.LEARNED_WEIGHTS,))
+    UNLEARNED = CriteriaSet("unlearned", (shortness(50), LEARNED), from_answers=KEPT)
 """
 CONFTEST = """
     import hashlib
@@ -79,7 +89,7 @@ Judge = Callable[..., int]
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Runs the project, whose sets of criteria are installed; returns the folder of its results."""
-    sets = ("own", "strict", "loose", "more")
+    sets = ("own", "strict", "loose", "more", "fewer", "broken", "recounted", "unlearned")
     (pytester.path / "own_criteria.py").write_text(textwrap.dedent(CRITERIA), encoding="utf-8")
     installed = pytester.path / "own-1.0.dist-info"
     installed.mkdir()
@@ -90,8 +100,8 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[
     # Other inner runs in this process import modules of the same name.
     monkeypatch.delitem(sys.modules, "own_criteria", raising=False)
 
-    def run(tests: str = TESTS, expected: int = 0) -> Path:
-        pytester.makeconftest(textwrap.dedent(CONFTEST))
+    def run(tests: str = TESTS, expected: int = 0, conftest: str = CONFTEST) -> Path:
+        pytester.makeconftest(textwrap.dedent(conftest))
         pytester.makepyfile(test_own=textwrap.dedent(tests))
         assert pytester.runpytest_inprocess("-p", "no:cacheprovider").ret == expected
         return pytester.path / "acceptance-results"
@@ -301,6 +311,108 @@ def test_without_a_sealed_verdict_none_is_sealed(
     assert judge(results) == 0
     assert "no verdict is sealed" in capsys.readouterr().out
     assert not (tmp_path / "again" / "verdict.json").exists()
+
+
+def test_the_key_of_a_verdict_is_needed_to_seal_another(
+    run: Callable[..., Path],
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "secret")
+    results = run()
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert judge(results) == 0
+    assert "a/b: verdict.json has a key that is not here, so no verdict is sealed" in capsys.readouterr().out
+    assert not (tmp_path / "again" / "verdict.json").exists()
+    monkeypatch.setenv(KEY_VARIABLE, "secret")
+    assert judge(results, "--output", str(tmp_path / "sealed")) == 0
+    assert (tmp_path / "sealed" / "verdict.json").is_file()
+
+
+def test_a_file_that_is_no_verdict_is_refused(
+    run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run()
+    for content in ("{", "[]", "{}", '{"seal": 1}'):
+        (results / "verdict.json").write_text(content)
+        assert judge(results) == 2, content
+        assert re.search(r"verdict\.json: is no verdict \(.+\); restore it", capsys.readouterr().err), content
+
+
+def test_a_document_of_no_named_set_is_judged_by_the_set_that_is_named(
+    run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run()
+    (results / "verdict.json").unlink()
+    document = read(results / "acceptance.json")
+    del document["criteria_set"]
+    (results / "acceptance.json").write_text(json.dumps(document))
+    assert judge(results) == 2
+    assert "acceptance.json: names no set of criteria; name one with --criteria" in capsys.readouterr().err
+    assert judge(results, "--criteria", "own") == 0
+
+
+def test_what_a_set_leaves_out_is_noted(
+    run: Callable[..., Path], judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judge(run(), "--criteria", "fewer") == 0
+    assert "note: a/b: not in the set fewer: answers.fast" in capsys.readouterr().out
+    assert outcomes(tmp_path / "again") == {"answers.short": "PASS"}
+
+
+def test_a_set_that_measures_otherwise_says_what_changed(
+    run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judge(run(), "--criteria", "recounted") == 0
+    assert "longest_tokens was 40, from the answers it is 41" in capsys.readouterr().out
+
+
+def test_a_set_that_cannot_read_the_answers_is_refused(
+    run: Callable[..., Path], judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judge(run(), "--criteria", "broken") == 2
+    assert (
+        "a/b: answers.short: the set broken cannot measure the kept answers (KeyError: 'n'); run the acceptance again"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_did_not_apply_and_is_asked_now_is_not_run(run: Callable[..., Path], judge: Judge, tmp_path: Path) -> None:
+    results = run(TESTS.replace("learned=True", "learned=False"), 11, CONFTEST.replace("OWN", "UNLEARNED"))
+    for name, outcome in (("unlearned", "NOT_APPLICABLE"), ("own", "NOT_RUN")):
+        assert judge(results, "--criteria", name, "--output", str(tmp_path / name)) == 11
+        assert outcomes(results)["answers.fast"] == "NOT_APPLICABLE"
+        assert outcomes(tmp_path / name)["answers.fast"] == outcome
+
+
+def test_a_run_that_kept_no_answers_is_judged_by_its_figures(
+    run: Callable[..., Path], judge: Judge, tmp_path: Path
+) -> None:
+    assert judge(run(TESTS.replace("measured.keep(ANSWERS)", ""))) == 0
+    origin = read(tmp_path / "again" / "acceptance.json")["judged_again_from"]
+    assert origin["from_answers"] == []
+    assert origin["from_measurements"] == ["a/b: answers.short", "a/b: answers.fast"]
+
+
+def test_a_file_of_other_answers_is_refused_although_its_digest_is_right(
+    run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run()
+    (results / "verdict.json").unlink()
+    document = read(results / "acceptance.json")
+    for content, complaint in (
+        ("", r"jsonl: holds no kept answers \(.+\); restore the file of that run"),
+        ('{"subject": "a/b"}\n', r"jsonl: holds no kept answers \('identity'\); restore"),
+        ('{"subject": "c", "identity": {}}\n', "answers of the subject 'c', not of 'a/b'; run the acceptance again"),
+    ):
+        (results / "answers-a%2Fb.jsonl").write_text(content)
+        document["subjects"][0]["answers"]["sha256"] = hashlib.sha256(content.encode()).hexdigest()
+        (results / "acceptance.json").write_text(json.dumps(document))
+        assert judge(results) == 2, content
+        assert re.search(complaint, capsys.readouterr().err), content
 
 
 def test_results_are_never_overwritten(run: Callable[..., Path], judge: Judge) -> None:

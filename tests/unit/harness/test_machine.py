@@ -6,10 +6,12 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import machine
 from harness.machine import BUSY_SHARE, MachineUse, MachineWatch, Reader, Sample, describe_use, judged_root, was_busy
 
 SPIN = "import time\nwhile time.process_time() < 0.3: pass"
@@ -133,3 +135,14 @@ def test_workers_of_one_run_are_no_other_work_for_each_other(monkeypatch: pytest
     alone = judged_root()
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
     assert judged_root() != alone
+
+
+def test_a_machine_without_counters_of_throttling_was_not_throttled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_THROTTLING", [(tmp_path / "cpu.stat", "throttled_usec", 1e-6)])
+    assert Reader(judged_root()).sample().throttled_s == 0
+    (tmp_path / "cpu.stat").write_text("usage_usec 9\n")
+    assert Reader(judged_root()).sample().throttled_s == 0
+    (tmp_path / "cpu.stat").write_text("usage_usec 9\nthrottled_usec 1500000\n")
+    assert Reader(judged_root()).sample().throttled_s == 1.5

@@ -42,7 +42,13 @@ class Greet:
         return 3
 
 
-GREET = Greet()
+class Idle(Greet):
+    """A subcommand that does nothing."""
+
+    run = None  # type: ignore[assignment]
+
+
+GREET, IDLE = Greet(), Idle()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -94,7 +100,7 @@ def test_another_package_adds_a_command(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "unrecognized arguments: --shout" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("origin", ["no_such_package:GREET", "json:nothing", "json:dumps"])
+@pytest.mark.parametrize("origin", ["no_such_package:GREET", "json:nothing", "json:dumps", f"{__name__}:IDLE"])
 def test_a_broken_command_says_so_when_it_is_called_and_only_then(
     origin: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -124,6 +124,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room or name another place."),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit (ulimit -n)."),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "No usable temporary directory found in ['/tmp']; set TMPDIR to a folder that can be written.",
+        ),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", b"a/b"), "a/b: Not a directory; check the path."),
     ],
 )
@@ -143,3 +147,19 @@ def test_an_error_that_may_be_a_bug_keeps_its_traceback(error: OSError, monkeypa
 def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(monkeypatch, KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "verbosity work: interrupted.\n"
+
+
+def test_what_is_lost_at_the_end_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        print("kept in the buffer until the end")
+        return 0
+
+    monkeypatch.setattr("pipeline.cli.COMMANDS", {"work": Command("", lambda parser: None, run)})
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["work"]) == 1
+    assert capsys.readouterr().err == (
+        "verbosity: standard output: No space left on device; make room or send it elsewhere.\n"
+    )

@@ -321,3 +321,70 @@ def test_a_machine_without_torch_is_examined_all_the_same(tmp_path: Path) -> Non
     assert finished.returncode == 1
     assert findings["bitsandbytes.cpu"]["remedy"] == "pip install 'verbosity[train]'"
     assert findings["tokenizer.mistral-7b-v0.3"]["level"] == "OK"
+
+
+def test_an_error_that_may_be_a_bug_of_a_check_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Finding:
+        raise OSError("a library's own")
+
+    monkeypatch.setattr(examine_module, "CHECKS", {"broken": broken})
+    with pytest.raises(OSError, match="a library's own"):
+        examine_module.examine()
+
+
+def test_the_driver_is_asked_for_the_visible_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text('#!/bin/sh\necho "NVIDIA A10G $1, 550.54.15, 8.6, 22323, 23028"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert gpu.query_gpu() == GpuState("NVIDIA A10G --id=3", "550.54.15", (8, 6), 22323 / 1024, 23028 / 1024)
+    command.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu.query_gpu() is None
+
+
+def test_torch_is_asked_for_a_gpu_that_the_driver_does_not_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "query_gpu", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3 * 2**30, 5 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200 MIG 1g.18gb")
+    findings = {finding.check: finding for finding in check_gpu()}
+    assert findings["gpu"].detail == "NVIDIA H200 MIG 1g.18gb, driver unknown"
+    assert findings["gpu.capability"].detail.startswith("9.0, with bfloat16")
+    assert findings["gpu.memory"].detail.startswith("3.0 of 5.0 GiB free")
+
+
+def test_a_gpu_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "torch_is_installed", lambda: False)
+    findings = on_gpu(monkeypatch, A10G)
+    assert findings["gpu.cuda"].detail == "torch is not installed"
+    assert findings["gpu.cuda"].remedy == "pip install 'verbosity[train]'"
+
+
+def test_a_4bit_product_on_a_gpu_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(arithmetic, "relative_error", lambda device: 0.09 if device.type == "cpu" else 1.4)
+    cpu, cuda = arithmetic.check_bitsandbytes()
+    assert (cpu.check, cpu.level) == ("bitsandbytes.cpu", "OK")
+    assert (cuda.check, cuda.level, cuda.blocks_golden) == ("bitsandbytes.cuda", "FAIL", True)
+
+
+def test_a_python_that_is_too_old_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 14))
+    assert (machine.check_python().level, machine.check_python().remedy) == ("FAIL", "install Python 3.11 or newer")
+
+
+def test_a_base_model_in_a_single_file_needs_no_index(mistral_folder: Path) -> None:
+    for file in (models.INDEX, "model-00002-of-00002.safetensors"):
+        (mistral_folder / file).unlink()
+    (mistral_folder / "model-00001-of-00002.safetensors").rename(mistral_folder / "model.safetensors")
+    assert models.check_base_model().level == "OK"
+    assert "1 files" in models.check_base_model().detail
+
+
+def test_a_tokenizer_that_cannot_be_read_stands_in_the_way(mistral_folder: Path) -> None:
+    (mistral_folder / "tokenizer.model").unlink()
+    finding = models.check_tokenizer(models.GOLDEN)
+    assert (finding.level, finding.blocks_golden) == ("WARN", True)
+    assert f"{mistral_folder}: no usable tokenizer (" in finding.detail

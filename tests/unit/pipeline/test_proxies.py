@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipeline.proxies import is_loopback_host, proxy_hint, proxy_variable
+from pipeline.proxies import is_loopback_host, is_loopback_url, proxy_hint, proxy_variable
 
 ELSEWHERE = "http://gpu.example:8000/v1"
 
@@ -51,3 +51,10 @@ def test_the_variable_of_a_proxy_is_named(
     hint = proxy_hint(url)
     assert hint == "" if named is None else hint.startswith(f" The request went through the proxy of {named}; ")
     assert "gpu.example to no_proxy." in hint or named is None
+
+
+@pytest.mark.parametrize(
+    ("url", "local"), [("http://[::1]:8000/v1", True), (ELSEWHERE, False), ("http://[::1", False), ("nonsense", False)]
+)
+def test_a_url_that_is_none_leads_nowhere(url: str, local: bool) -> None:
+    assert is_loopback_url(url) is local

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import RunFolder, package_versions
 
 ROWS = [{"step": step, "loss": 1.5, "elapsed_s": float(step)} for step in (1, 2, 3)]
 
@@ -113,3 +113,17 @@ def test_a_record_that_cannot_be_read_says_so(run: RunFolder) -> None:
     run.record_file.mkdir()
     with pytest.raises(PipelineError, match=r"run\.json: cannot be read \(Is a directory\); change its permissions"):
         run.read_record()
+
+
+def test_what_a_killed_process_left_half_written_is_removed_by_the_next(run: RunFolder) -> None:
+    (run.path / ".adapter.x7").mkdir()
+    (run.path / ".adapter.x7" / "adapter_model.safetensors").write_bytes(b"half")
+    (run.path / ".run.json.17.tmp").write_text("{")
+    (run.path / "notes.tmp").write_text("mine")
+    with run.locked():
+        assert {path.name for path in run.path.iterdir()} == {".lock", "notes.tmp"}
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.run_folder.VERSIONED_PACKAGES", ("pytest", "no-such-package"))
+    assert package_versions() == {"pytest": pytest.__version__, "no-such-package": None}

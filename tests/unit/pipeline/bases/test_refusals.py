@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pipeline.cli import main
 from pipeline.config import Style, Target
@@ -186,3 +188,24 @@ def test_the_pages_target_file_trains_a_base_within_its_settings(
 def test_the_page_names_every_architecture_that_is_tested() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert [name for name in TINY_BASES if f"`{name}`" not in text] == []
+
+
+def test_weights_without_layers_are_no_decoder(
+    copy_of: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of("llama")
+    save_file({"classifier.weight": torch.zeros(2, 64)}, folder / "model.safetensors")
+    assert "its weights have no layers of matrices or no token embeddings; name a decoder." in complaint_of(
+        folder, capsys
+    )
+
+
+def test_a_target_file_that_is_missing_or_too_large_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    with pytest.raises(
+        PipelineError, match=r"own\.toml: cannot be read \(No such file or directory\); name a target's"
+    ):
+        read_fields(file)
+    file.write_text("#" * 2_000_000)
+    with pytest.raises(PipelineError, match=r"own\.toml: larger than \d+ bytes; a target needs a few lines"):
+        read_fields(file)

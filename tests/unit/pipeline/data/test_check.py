@@ -204,3 +204,20 @@ def test_the_command_refuses_what_training_would_refuse(
 ) -> None:
     assert main(["data", "check", str(write(tmp_path / "own.jsonl", *rows))]) == 1
     assert expected in capsys.readouterr().err
+
+
+def test_prompts_without_keywords_have_no_balance_of_them() -> None:
+    rows = [replace(row, words=f"{TOPICS[number // 2]} now, {row.style}?") for number, row in enumerate(healthy())]
+    document = check(rows)
+    balances = [found for found in document["findings"] if found["name"].endswith(" keywords")]
+    assert [(found["verdict"], found["measured"]) for found in balances] == [("N/A", "no prompt has one")] * 2
+
+
+def test_data_is_checked_by_the_tokenizer_of_the_target_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.jsonl", TERSE, VERBOSE)
+    main(["data", "check", str(tmp_path / "a.jsonl"), "--target", "tiny-mistral"])
+    named = [line for line in capsys.readouterr().out.splitlines() if "answer tokens, " in line]
+    assert named
+    assert all("answer tokens, tiny-mistral" in line for line in named)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import pytest
 
 from pipeline.data.formats import find_sources, read_examples, read_questions, stream_examples
 from pipeline.data.report import describe_files
+from pipeline.data.source import count_lines
 from pipeline.errors import PipelineError
 from tests.unit.pipeline.data.rows import PAIR, TERSE, VERBOSE, jsonl, write
 
@@ -126,3 +129,44 @@ def test_the_same_data_from_a_pipe_has_the_same_digest(tmp_path: Path) -> None:
         digests.add(describe_files(find_sources(Path(f"/dev/fd/{read}")))[0]["sha256"])
         os.dup(read)  # the next pipe has another number
     assert len(digests) == 1
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PipelineError, match=rf"^{tmp_path}: cannot be read \(Permission denied\); allow reading it or"):
+        find_sources(tmp_path)
+
+
+def test_a_pipe_that_does_not_fit_on_the_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fill)
+    read, written = os.pipe()
+    os.close(written)
+    with pytest.raises(
+        PipelineError, match=rf"^/dev/fd/{read}: cannot be copied to .* \(No space .*; save the data in"
+    ):
+        find_sources(Path(f"/dev/fd/{read}"))
+    os.close(read)
+
+
+def test_a_device_that_cannot_be_opened_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.ENXIO, "No such device or address")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(PipelineError, match=r"^/dev/null: a device and not data; name"):
+            find_sources(Path("/dev/null"))
+
+
+def test_a_file_that_goes_while_it_is_read_is_named(tmp_path: Path) -> None:
+    sources = find_sources(write(tmp_path / "a.jsonl", TERSE, VERBOSE))
+    sources[0].path.unlink()
+    assert count_lines(sources[0].path) == 0
+    with pytest.raises(PipelineError, match=r"a\.jsonl: cannot be read \(No such file or directory\); name a readable"):
+        list(stream_examples(sources))

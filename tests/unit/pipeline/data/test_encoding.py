@@ -9,6 +9,12 @@ from pipeline.data.batches import IGNORED_LABEL, collate
 from pipeline.data.encoding import encode
 from pipeline.data.formats import Example
 from pipeline.data.source import Problems
+from pipeline.errors import PipelineError
+
+PLAIN = (
+    "{{ bos_token }}{% for m in messages %}{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% else %}[/INST]{% endif %}{% endfor %}"
+)
 
 
 def example(completion: str, origin: str = "rows.jsonl:7") -> Example:
@@ -46,3 +52,22 @@ def test_a_text_that_spells_a_control_token_is_refused(tiny_tokenizer: Any, spel
     problems = Problems()
     assert encode(tiny_tokenizer, [example(f"Use {spelled} here.")], 100, problems) == []
     assert problems.shown == [f"rows.jsonl:7: contains {spelled}, a control token of the model; remove it."]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        ("{{ eos_token }}", "", "does not end an answer with EOS; fix the template"),
+        ("{{ bos_token }}", "{{ bos_token * messages | length }}", "does not keep the prompt as a prefix; fix the"),
+    ],
+    ids=["no end", "another beginning"],
+)
+def test_a_template_that_cannot_be_trained_is_refused(
+    before: str, after: str, complaint: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", PLAIN)
+    assert len(encode(tiny_tokenizer, [example("Because.")], 100, Problems())) == 1
+    assert before in PLAIN
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", PLAIN.replace(before, after))
+    with pytest.raises(PipelineError, match=rf"^rows\.jsonl:7: the chat template {complaint}"):
+        encode(tiny_tokenizer, [example("Because.")], 100, Problems())

@@ -50,6 +50,7 @@ def test_the_chance_to_hold_grows_with_the_share() -> None:
     assert chances == sorted(chances)
     assert chances[1] <= 1 - CONFIDENCE
     assert chances[-1] == 1.0
+    assert chance_to_hold(1.0, needed_questions() - 1) == 0.0
     assert (judged_questions(10), judged_questions(50)) == (SHIPPED_QUESTIONS, 50)
 
 

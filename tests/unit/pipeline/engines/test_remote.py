@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from pipeline.config import Style
+from pipeline.engines import remote
 from pipeline.engines.interface import AnswerRequest, EngineFailedError
 from pipeline.engines.remote import RemoteEngine
 from pipeline.errors import PipelineError
-from tests.unit.pipeline.engines.conftest import KEY
+from pipeline.run_folder import RunFolder
+from pipeline.service.loading import Remote, load_remote
+from tests.unit.pipeline.engines.conftest import KEY, until
 from tests.unit.pipeline.engines.openai_server import BREAKS_OFF, REFUSED
 
 
@@ -81,3 +88,64 @@ def test_an_error_of_a_proxy_names_its_variable(
     monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(PipelineError, match=r"proxy of http_proxy; correct it or add gpu\.example to no_proxy\."):
         RemoteEngine("http://gpu.example/v1", "tiny", tiny_tokenizer)
+
+
+class Changing(BaseHTTPRequestHandler):
+    """A server that has the model as long as it is asked to, and refuses at length."""
+
+    has_model = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.reply(200, json.dumps({"data": [{"id": "tiny"}] * self.has_model}))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.reply(400, "because " * 5000)
+
+    def reply(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+@pytest.fixture
+def changing(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of one."""
+    monkeypatch.setattr(Changing, "has_model", True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Changing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+def test_a_server_that_goes_and_comes_back_is_noticed_without_a_request(
+    changing: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PROBE_INTERVAL_S", 0.01)
+    engine = RemoteEngine(changing, "tiny", tiny_tokenizer)
+    assert engine.stats().alive
+    Changing.has_model = False
+    assert until(lambda: not engine.stats().alive)
+    Changing.has_model = True
+    assert until(lambda: engine.stats().alive)
+    engine.close()
+
+
+def test_a_long_refusal_is_cut(changing: str, tiny_tokenizer: Any) -> None:
+    engine = RemoteEngine(changing, "tiny", tiny_tokenizer)
+    with pytest.raises(EngineFailedError) as failure:
+        engine.submit(request()).result()
+    assert str(failure.value.__cause__).endswith(("answers 400: " + "because " * 5000)[: len("answers 400: ") + 500])
+    engine.close()
+
+
+def test_a_run_is_served_by_a_server_that_has_its_model(changing: str, tiny_run: RunFolder) -> None:
+    engine, info = load_remote(tiny_run, Remote(changing, "tiny", None), max_in_flight=2, base_model=None)
+    assert (info.model, info.adapter) == ("tiny-mistral", tiny_run.read_record()["adapter"]["sha256"])
+    assert info.count_tokens("Why?") > 1
+    assert info.gpu_memory_gib() == 0.0
+    engine.close()

@@ -4,23 +4,26 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
 from packaging.version import Version
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
 from pipeline.compat import attends_to_packed_rows
 from pipeline.config import GIB, PRESETS, STYLE_WORDS, TARGETS, QuantizationConfig, Style
 from pipeline.errors import PipelineError
 from pipeline.model import dequantize as inference
+from pipeline.model import fused
 from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.base_models import base_model_folder
 from pipeline.model.dequantize import for_inference
 from pipeline.model.loading import hardware_preset, load_base, load_trained
 from pipeline.model.quantization_report import quantization_census
-from pipeline.model.shapes import SHAPES
+from pipeline.model.shapes import SHAPES, model_config
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.model.tokenizer import load_tokenizer
 from pipeline.run_folder import RunFolder
@@ -232,3 +235,45 @@ def test_rows_are_packed_where_that_was_asked_for_and_works(
 
 def test_packed_rows_need_torchs_variable_length_attention() -> None:
     assert attends_to_packed_rows() == (Version(torch.__version__) >= Version("2.10"))
+
+
+def test_an_adapter_that_is_gone_or_has_damaged_settings_is_refused(tiny_run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(Path(shutil.copytree(tiny_run.path, tmp_path / "run")))
+    (copy.adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(PipelineError, match=r"adapter_config\.json: cannot be read \(.+\); train again in another"):
+        load_trained(copy)
+    (copy.adapter / "adapter_config.json").unlink()
+    with pytest.raises(PipelineError, match=r"adapter: no adapter here; train again in another folder"):
+        load_trained(copy)
+
+
+def test_a_base_that_transformers_cannot_load_is_named_with_its_words(tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copyfile(tiny_folder / "config.json", tmp_path / "config.json")
+    with pytest.raises(PipelineError, match=rf"^{tmp_path}: the base model cannot be loaded \(.*model.safetensors"):
+        load_base(tmp_path, QUANTIZATION, "cpu")
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff"], ids=["missing", "cut off", "no text"])
+def test_a_configuration_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"^{tmp_path}/config\.json: cannot be read \(.+\); name a model's folder"):
+        model_config(tmp_path)
+
+
+def test_a_tokenizer_that_takes_no_tokens_is_refused(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PreTrainedTokenizerBase, "add_tokens", lambda *arguments, **options: 0)
+    with pytest.raises(PipelineError, match=r"the tokenizer splits <STYLE_TERSE>; use a tokenizer that does not"):
+        load_tokenizer(tiny_folder, TINY)
+
+
+@pytest.mark.parametrize(("free_gib", "form"), [(100, "dequantised"), (1, "nf4")])
+def test_a_gpu_keeps_packed_weights_where_unpacked_ones_have_no_room(
+    free_gib: int, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = SimpleNamespace(in_features=4096, out_features=4 * 4096)
+    monkeypatch.setattr(fused, "Linear4bit", SimpleNamespace)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_gib * GIB, 141 * GIB))
+    model = SimpleNamespace(device=torch.device("cuda"), modules=lambda: [object(), *[packed] * 32])
+    assert fused.affordable_form(model) == form
+    assert fused.affordable_form(SimpleNamespace(device=torch.device("cpu"))) == "dequantised"

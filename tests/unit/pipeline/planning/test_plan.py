@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,9 +22,9 @@ from pipeline.model.adapter import attach_adapter, save_adapter
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.shapes import SHAPES, MistralShape
 from pipeline.model.style_embeddings import add_style_rows
-from pipeline.planning.devices import GPUS, Device, find_gpu, named_gpu
+from pipeline.planning.devices import GPUS, Device, find_gpu, named_gpu, this_device
 from pipeline.planning.memory_estimate import FLOAT32_BYTES, LOSS_ROWS_AT_ONCE, MicroBatch, Needs
-from pipeline.planning.plan import make_plan, remedy, with_vocabulary
+from pipeline.planning.plan import make_plan, remedy, warn_of_memory, with_vocabulary
 from pipeline.run_folder import RunFolder
 from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
 from pipeline.training.train import train
@@ -298,3 +299,56 @@ def test_peak_memory_is_of_this_program_and_not_of_the_one_that_started_it() -> 
     code = "from pipeline.memory import peak_resident_bytes; print(peak_resident_bytes())"
     own = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert int(own) < 200 * 1024**2 < len(ballast)
+
+
+def test_padded_training_on_an_unknown_gpu_gets_no_invented_time() -> None:
+    device = Device("NVIDIA L40S", "cuda", 44 * GIB)
+    plan = make_plan(resolve_preset("golden", MISTRAL), SHAPES[MISTRAL.name], LONG, device)
+    assert plan.describe_time() == "time: unknown, NVIDIA L40S is not in the table of GPUs"
+
+
+def test_where_no_gpu_is_large_enough_the_data_must_be_shorter() -> None:
+    giant = dataclasses.replace(SHAPES[MISTRAL.name], hidden_size=65536)
+    plan = make_plan(resolve_preset("lean", MISTRAL), giant, LONG, Device("a small GPU", "cuda", GIB))
+    assert remedy(plan, MISTRAL, LONG) == (
+        "no GPU of the table is large enough; shorten the longest example (2048 tokens)"
+    )
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_data_without_an_example_cannot_be_planned(preset: str) -> None:
+    nothing: dict[str, Any] = {"length": [], "prompt_length": [], "style": []}
+    with pytest.raises(PipelineError, match="the data holds no example; name other data with --data"):
+        make_plan(resolve_preset(preset, TINY), SHAPES[TINY.name], nothing, Device("this CPU", "cpu", GIB))
+
+
+def test_a_base_that_cannot_be_planned_is_said_and_no_reason_to_stop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_memory(TINY, resolve_preset("lean", TINY), tmp_path, 300, LONG, "cpu")
+    assert capsys.readouterr().err.startswith(f"memory: not planned: {tmp_path}/config.json: cannot be read (")
+
+
+def test_a_gpu_of_this_machine_is_planned_with_the_context_that_asking_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA A10G")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * GIB, 22 * GIB))
+    device = this_device("cuda")
+    assert (device.name, device.gpu) == ("NVIDIA A10G", GPUS["a10g"])
+    assert 20 * GIB < device.available_bytes < 21 * GIB
+
+
+def test_a_plan_without_torch_says_what_it_assumes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("pipeline.commands.plan", "pipeline.planning.devices", "pipeline.memory"):
+        monkeypatch.setattr(f"{module}.torch_is_installed", lambda: False)
+    assert main(["plan", "--target", "tiny-mistral", "--max-examples", "16"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == (
+        "plan: torch is not installed; assuming bfloat16 arithmetic and one thread per core"
+    )
+    assert "\nplan: tiny-mistral, lean, bfloat16: " in captured.out
+    assert this_device("cpu").threads == psutil.cpu_count(logical=False)
+    with pytest.raises(PipelineError, match="no CUDA device found; name the GPU to plan for"):
+        this_device("cuda")

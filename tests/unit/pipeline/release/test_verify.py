@@ -18,6 +18,7 @@ from harness.seal import KEY_VARIABLE, seal
 from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
+from pipeline.release.export import export
 from pipeline.release.fingerprint import identity
 from pipeline.release.verify import GATE_GROUP, check_verdict, find_run, read_verdict
 from pipeline.run_folder import RunFolder
@@ -318,3 +319,31 @@ def test_the_server_starts_only_under_a_verdict_that_covers_it(
 
 def test_the_verdict_is_read_as_it_was_written(file: Path, verdict: dict[str, Any]) -> None:
     assert read_verdict(file) == json.loads(json.dumps(verdict)) == verdict
+
+
+def test_a_verdict_alone_is_checked_by_seal_criteria_and_decision(
+    file: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(file), "--verdict-only"]) == 0
+    assert capsys.readouterr().out == f"OK: {file} accepts tiny-mistral, whose identity was not compared\n"
+    verdict["decision"] = "REJECTED"
+    write_json(file, verdict)
+    assert main(["verify", str(file), "--verdict-only"]) == 1
+    assert "OK" not in capsys.readouterr().out
+
+
+def test_a_folder_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"cannot be read \(Is a directory\); name a readable verdict\.json"):
+        read_verdict(tmp_path)
+
+
+def test_a_run_is_not_exported_with_the_verdict_about_another(
+    tiny_run: RunFolder, tiny_identity: dict[str, Any], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    write_json(other, seal(accepted_subject({**tiny_identity, "adapter_sha256": "other"}), document(), None))
+    with pytest.raises(
+        PipelineError, match=rf"other\.json: does not accept {tiny_run.path}: identity\.adapter_sha256: "
+    ):
+        export(tiny_run, tmp_path / "model", verdict=other)
+    assert not (tmp_path / "model").exists()

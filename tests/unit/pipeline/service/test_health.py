@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import Style
@@ -15,7 +17,9 @@ from pipeline.engines.interface import AnswerRequest
 from pipeline.errors import PipelineError
 from pipeline.service.app import ROUTES, create_app
 from pipeline.service.auth import ApiKeys
+from pipeline.service.disconnects import DisconnectWatch
 from pipeline.service.lifecycle import Service, Settings
+from pipeline.service.metrics import Metrics
 from tests.unit.pipeline.service.fakes import INFO, FakeEngine, Served
 
 PROBES = ("/health", "/readyz", "/livez")
@@ -184,3 +188,24 @@ def test_a_file_without_digests_is_refused(tmp_path: Path, text: str, named: str
     assert "sesame" not in str(refusal.value)
     with pytest.raises(PipelineError, match="cannot be read"):
         ApiKeys.load(tmp_path / "missing", None)
+
+
+def test_an_answer_without_a_first_token_is_counted_and_has_no_speed() -> None:
+    metrics = Metrics(Service(Settings()))
+    metrics.answer(Style.TERSE, 0, None, 1.5)
+    metrics.answer(Style.TERSE, 3, 0.5, 1.5)
+    text = generate_latest(metrics.registry).decode()
+    assert 'verbosity_answer_tokens_total{style="terse"} 3.0' in text
+    assert 'verbosity_first_token_seconds_count{style="terse"} 1.0' in text
+    assert 'verbosity_answer_tokens_per_second_sum{style="terse"} 2.0' in text
+
+
+def test_one_abandoned_answer_that_cannot_be_stopped_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> None:
+        raise RuntimeError("it does not stop")
+
+    watch, stopped = DisconnectWatch(), threading.Event()
+    watch.add("first", lambda: True, broken)
+    watch.add("second", lambda: "an abandoned answer could not be stopped" in caplog.text, stopped.set)
+    assert stopped.wait(30)
+    assert "it does not stop" in caplog.text

@@ -19,6 +19,9 @@ from pipeline.engines.interface import (
 )
 from pipeline.service.bodies import MAX_BODY_BYTES
 from pipeline.service.lifecycle import Settings
+from pipeline.service.logs import JsonFormatter
+from pipeline.service.metrics import Metrics
+from pipeline.service.problems import CLIENT_GONE
 from tests.unit.pipeline.service.fakes import Served
 
 
@@ -228,3 +231,36 @@ def test_prompts_are_logged_where_the_operator_says_so(caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     Served(Settings(log_prompts=True)).client.post("/generate", json={"prompt": "an open question"})
     assert log_lines(caplog)[0]["prompt"] == "an open question"
+
+
+def test_a_stream_that_fails_in_the_server_ends_with_an_event_and_a_traceback_in_the_log(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no room at /secret")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(Metrics, "answer", fail)
+    response = served.client.post("/generate", json={"prompt": "Why?", "stream": True})
+    *_, last = response.get_data(as_text=True).strip().split("\n\n")
+    assert "the server failed on this request; its log has the reason." in last
+    assert "secret" not in last
+    (failure,) = [record for record in caplog.records if record.getMessage() == "stream failed"]
+    assert "RuntimeError: no room at /secret" in json.loads(JsonFormatter().format(failure))["traceback"]
+    response.close()
+    (request,) = [record for record in caplog.records if record.getMessage() == "request"]
+    assert json.loads(JsonFormatter().format(request))["status"] == 500
+
+
+def test_a_client_that_leaves_a_stream_frees_its_place_and_is_no_success(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(served.engine, "answer", lambda ticket: ticket.progress("a"))
+    response = served.client.post("/generate", json={"prompt": "Why?", "stream": True}, buffered=False)
+    assert "a" in next(response.iter_encoded()).decode()
+    assert served.engine.stats().in_flight == 1
+    response.close()
+    assert served.engine.stats().in_flight == 0
+    (request,) = [record for record in caplog.records if record.getMessage() == "request"]
+    assert json.loads(JsonFormatter().format(request))["status"] == CLIENT_GONE

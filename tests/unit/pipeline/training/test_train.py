@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.model.adapter import attach_adapter
 from pipeline.run_folder import RunFolder
 from pipeline.training import train as train_module
-from pipeline.training.callbacks import StepMetrics, TrainingDivergedError
+from pipeline.training.callbacks import StepMetrics, TrainingDivergedError, termination_asked
 from pipeline.training.train import TrainingStoppedError, train
 from tests.support import tiny_request
 
@@ -320,3 +321,16 @@ def test_a_run_that_ends_early_unasked_says_how_far_it_came(tmp_path: Path, monk
     monkeypatch.setattr(StepMetrics, "on_step_end", on_step_end)
     record = train(tiny_request(tmp_path / "run", accumulation_steps=1))
     assert (record["status"], record["completed_steps"], record["planned_steps"]) == ("completed", 2, 4)
+
+
+def test_training_in_another_thread_leaves_the_signals_to_the_program() -> None:
+    before, asked = signal.getsignal(signal.SIGTERM), []
+
+    def train_here() -> None:
+        with termination_asked() as event:
+            asked.append((event.is_set(), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=train_here)
+    thread.start()
+    thread.join()
+    assert asked == [(False, before)]
