@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from pipeline.config import UNCONSTRAINED, GenerationConfig, Style
 from pipeline.engines.decoder import Decoder
 from pipeline.generation.generate import Generation, finished, styled_prompt_ids
+from pipeline.model.openmp import one_thread_each
 
 LEAST_SLOT_TOKENS = 64
 """What a decoder reads to warm up."""
@@ -152,12 +152,8 @@ def _answer(decoder: Decoder, pairs: Sequence[_Pair], slots: int, eos_id: int) -
         finally:
             free.put(taken)
 
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, groups))
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread_each(workers) as pool:
+        list(pool.map(work, groups))
 
 
 def _cores() -> int:

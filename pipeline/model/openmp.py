@@ -1,12 +1,15 @@
-"""Keeping OpenMP's worker threads from outliving the work they were created for."""
+"""Threads that compute: those of OpenMP must not outlive their work, and one for each core waits for no other."""
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
+
+import torch
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -44,3 +47,18 @@ def in_temporary_thread(work: Callable[Arguments, Result]) -> Callable[Arguments
         return found
 
     return elsewhere
+
+
+@contextmanager
+def one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that compute side by side on a core each, and end with the context.
+
+    torch otherwise shares every operation among the cores, which wait for each other at its end, the longer where other
+    processes run, too.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # which a thread's own number replaced

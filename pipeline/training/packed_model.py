@@ -106,6 +106,11 @@ class PackedModel:
         self._factors = [factor for group in groups for factor in group.trained]
         self._copies = [copy for group in groups for copy in group.copies()]
 
+    def update_copies(self) -> None:
+        """Let the passes that follow compute with the adapter as it is now."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._copies, self._factors)
+
     def loss(self, row: Mapping[str, Tensor], scale: Tensor) -> Tensor:
         """Cross entropy summed over the answers' tokens, times ``scale`` (one number).
 
@@ -113,8 +118,6 @@ class PackedModel:
             row: As ``pack`` makes it, on the model's device.
             scale: One over the labelled tokens behind the optimizer step.
         """
-        with torch.no_grad():
-            torch._foreach_copy_(self._copies, self._factors)
         hidden = self._embed(row["input_ids"])
         cosine, sine = (part[0].unsqueeze(1) for part in self._rotary(hidden, row["position_ids"]))
         hidden = hidden[0]

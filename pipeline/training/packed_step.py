@@ -1,4 +1,4 @@
-"""Forward and backward pass over one packed row, replayed as a CUDA graph.
+"""Forward and backward pass over one packed row: replayed as a CUDA graph, or on a CPU a share of it on each core.
 
 Launching the thousands of kernels of a pass takes longer than running them. So on a GPU the first row runs as it is,
 which makes everything that is made only once, and then the pass is recorded for each of the few row lengths.
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.model.openmp import one_thread_each
+from pipeline.training.collation import split_row
 from pipeline.training.packed_model import PackedModel
 
 ROW_TENSORS = ("input_ids", "position_ids", "labels", "starts")
@@ -42,7 +44,7 @@ class PackedStep:
         scale = 1 / torch.as_tensor(num_items_in_batch, dtype=torch.float32, device=ids.device)
         self._attach_gradients()
         if not ids.is_cuda:
-            return self._pass(row, scale)
+            return self._on_cores(row, scale)
         if self._recorded:
             return self._recorded[ids.shape[1]](row, scale)
         return self._first(row, scale)
@@ -54,7 +56,22 @@ class PackedStep:
             for parameter, gradient in zip(self._model.trained, self._gradients, strict=True):
                 parameter.grad = gradient
 
+    def _on_cores(self, row: Mapping[str, Tensor], scale: Tensor) -> Tensor:
+        self._model.update_copies()
+        shares = split_row(row, torch.get_num_threads())
+
+        def passed(share: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            loss = self._model.loss(share, scale)
+            return loss.detach(), torch.autograd.grad(loss, self._model.trained)
+
+        with one_thread_each(len(shares)) as pool:
+            results = list(pool.map(passed, shares))
+        for _, gradients in results:  # in the order of the shares, so that equal runs stay equal
+            torch._foreach_add_(self._gradients, gradients)
+        return torch.stack([loss for loss, _ in results]).sum()
+
     def _pass(self, row: Mapping[str, Tensor], scale: Tensor) -> Tensor:
+        self._model.update_copies()
         loss = self._model.loss(row, scale)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

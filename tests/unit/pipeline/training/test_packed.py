@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.model.adapter import attach_adapter
 from pipeline.model.loading import hardware_preset, load_base
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.run_folder import RunFolder
-from pipeline.training.collation import packed_tensors, padded_tensors
+from pipeline.training.collation import packed_tensors, padded_tensors, split_row
 from pipeline.training.packed_model import PackedModel
 from pipeline.training.packed_step import PackedStep
 from pipeline.training.train import train
@@ -100,6 +101,44 @@ def test_in_float32_the_gradients_are_equal(
     packed_loss, packed_gradient = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
     assert packed_loss == pytest.approx(loss, rel=1e-5)
     assert (gradient - packed_gradient).norm() < 1e-5 * gradient.norm()
+
+
+@pytest.mark.parametrize("cores", [2, 3, 20])
+def test_as_many_cores_give_the_gradient_of_one(
+    tiny_folder: Path, tiny_tokenizer: Any, data: Any, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr(loading, "cpu_compute_dtype", lambda: "float32")
+    model = adapted_model(tiny_folder, tiny_tokenizer)
+    threads = torch.get_num_threads()
+    alone, gradient = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
+    try:
+        torch.set_num_threads(cores)
+        loss, shared = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
+        again = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(threads)
+    assert loss == pytest.approx(alone, rel=1e-5)
+    assert (gradient - shared).norm() < 1e-5 * gradient.norm()
+    assert again[0] == loss
+    assert torch.equal(again[1], shared)
+
+
+def test_a_row_is_split_evenly_and_keeps_each_example(data: Any) -> None:
+    indices = range(7)
+    row = packed_tensors([data[index] for index in indices], 0, [2048], EXAMPLES)
+    shares = split_row(row, 3)
+    tokens = [int(share["starts"][-1]) for share in shares]
+    assert sum(tokens) == sum(data[index]["length"] for index in indices)
+    assert max(tokens) - min(tokens) <= max(data[index]["length"] for index in indices)
+    texts = [
+        share["input_ids"][0, start:end].tolist()
+        for share in shares
+        for start, end in itertools.pairwise(share["starts"].tolist())
+    ]
+    assert sorted(texts) == sorted(list(data[index]["input_ids"]) for index in indices)
+    assert all(share["position_ids"][0, start] == 0 for share in shares for start in share["starts"][:-1])
+    assert len(split_row(row, 20)) == len(indices)
 
 
 @pytest.mark.slow
