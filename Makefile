@@ -18,7 +18,7 @@ demo: $(READY)
 WORKERS ?= 2
 PYTEST_OPTIONS ?=
 SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
-SUITE_THREADS := OMP_NUM_THREADS=1
+SUITE_THREADS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 # All but the acceptance runs, with what is marked slow.
 EVERYTHING := -m 'not gpu and not embedded and not engine'
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,3 +22,16 @@ def tiny_request(output: Path, preset: str = "lean", **overrides: Any) -> Traini
 
     resolved = resolve_preset(preset, TINY, **{"max_examples": 16, **overrides})
     return TrainingRequest(TINY, resolved, TRAINING_DATA, output, "cpu")
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """As on a machine of so many cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.data.encoding import EncodedExample
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import Generation, decoding, finished, styled_prompt_ids
 from pipeline.model.heads import decoder_of, gives_heads_logits
+from pipeline.model.openmp import one_thread_each
 from pipeline.model.tokenizer import style_token_ids
 
 TOP_TOKENS = 5
@@ -82,21 +83,35 @@ def token_nll(
         rows.append(EncodedExample(input_ids=[*head, *answer], prompt_length=len(head)))
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
     scores: list[list[float]] = [[]] * len(rows)
-    for start in range(0, len(order), batch_rows):
-        chosen = order[start : start + batch_rows]
-        batch = collate([rows[index] for index in chosen], tokenizer.pad_token_id)
-        for index, score in zip(chosen, _batch_nll(model, batch), strict=True):
+    batches = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+
+    # All logits at once take a hundred times the memory, but Gemma 2 and others change them after the head.
+    plain = gives_heads_logits(model)
+
+    def scored(chosen: Sequence[int]) -> list[list[float]]:
+        return _batch_nll(model, collate([rows[index] for index in chosen], tokenizer.pad_token_id), plain)
+
+    for chosen, found in zip(batches, _on_cores(scored, batches, model.device.type), strict=True):
+        for index, score in zip(chosen, found, strict=True):
             scores[index] = score
     return scores
 
 
-def _batch_nll(model: Any, batch: dict[str, list[list[int]]]) -> list[list[float]]:
+def _on_cores(
+    scored: Callable[[Sequence[int]], list[list[float]]], batches: Sequence[Sequence[int]], device: str
+) -> list[list[list[float]]]:
+    workers = min(torch.get_num_threads(), len(batches)) if device == "cpu" else 1
+    if workers < 2:
+        return [scored(batch) for batch in batches]
+    with one_thread_each(workers) as pool:
+        return list(pool.map(scored, batches))
+
+
+def _batch_nll(model: Any, batch: dict[str, list[list[int]]], plain: bool) -> list[list[float]]:
     columns = {name: torch.tensor(column, device=model.device) for name, column in batch.items()}
     labels = columns.pop("labels")[:, 1:]  # each position predicts the next token
     answered = labels != IGNORED_LABEL  # (rows, longest - 1)
     with torch.inference_mode():
-        # All logits at once take a hundred times the memory, but Gemma 2 and others change them after the head.
-        plain = gives_heads_logits(model)
         states = decoder_of(model)(**columns).last_hidden_state if plain else model(**columns).logits
         states = states[:, :-1][answered]  # (answer tokens, width)
         parts = zip(

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from acceptance.processes import VERBOSITY
@@ -24,7 +23,7 @@ from pipeline.model.loading import load_trained
 from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
 from tests.smoke.launched import STOP
-from tests.support import tiny_request
+from tests.support import tiny_request, torch_threads
 
 TRAIN = ("train", "--target", "tiny-mistral", "--max-examples", "32")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -50,10 +49,8 @@ def stopped_at_step_1(command: list[str], run: RunFolder) -> str:
 def one(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The run of one process, in one thread as torchrun gives each of several: other sums round otherwise."""
     output = tmp_path_factory.mktemp("alone") / "one"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(tiny_request(output, max_examples=32))
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        train(tiny_request(output, max_examples=32))
     return RunFolder(output)
 
 

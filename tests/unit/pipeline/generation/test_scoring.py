@@ -22,6 +22,7 @@ from pipeline.model.loading import LoadedModel, TrainedModel, hardware_preset, l
 from pipeline.model.quantization_report import quantization_census
 from pipeline.model.style_embeddings import add_style_rows
 from pipeline.run_folder import RunFolder
+from tests.support import torch_threads
 
 REQUESTS = [
     ("Why?", (12986, 28699)),
@@ -85,10 +86,11 @@ def test_nll_is_the_definition(untrained: LoadedModel, trained_float32: TrainedM
         assert len({round(value, 3) for value in expected}) == len(expected)
 
 
-@pytest.mark.parametrize("batch_rows", [1, 2, 3])
-def test_nll_does_not_depend_on_the_batch(untrained: LoadedModel, batch_rows: int) -> None:
+@pytest.mark.parametrize(("batch_rows", "threads"), [(1, 1), (1, 2), (2, 1), (2, 5), (3, 1)])
+def test_nll_does_not_depend_on_batches_and_cores(untrained: LoadedModel, batch_rows: int, threads: int) -> None:
     together = answer_nll(untrained.model, untrained.tokenizer, REQUESTS)
-    apart = answer_nll(untrained.model, untrained.tokenizer, REQUESTS, batch_rows=batch_rows)
+    with torch_threads(threads):
+        apart = answer_nll(untrained.model, untrained.tokenizer, REQUESTS, batch_rows=batch_rows)
     assert apart == pytest.approx(together, abs=1e-4)
 
 

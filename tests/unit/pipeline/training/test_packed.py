@@ -23,7 +23,7 @@ from pipeline.training.collation import packed_tensors, padded_tensors, split_ro
 from pipeline.training.packed_model import PackedModel
 from pipeline.training.packed_step import PackedStep
 from pipeline.training.train import train
-from tests.support import tiny_request
+from tests.support import tiny_request, torch_threads
 
 EXAMPLES = 16
 
@@ -109,15 +109,12 @@ def test_as_many_cores_give_the_gradient_of_one(
 ) -> None:
     monkeypatch.setattr(loading, "cpu_compute_dtype", lambda: "float32")
     model = adapted_model(tiny_folder, tiny_tokenizer)
-    threads = torch.get_num_threads()
-    alone, gradient = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
-    try:
-        torch.set_num_threads(cores)
+    with torch_threads(1):
+        alone, gradient = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
+    with torch_threads(cores):
         loss, shared = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
         again = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
         assert torch.get_num_threads() == cores
-    finally:
-        torch.set_num_threads(threads)
     assert loss == pytest.approx(alone, rel=1e-5)
     assert (gradient - shared).norm() < 1e-5 * gradient.norm()
     assert again[0] == loss
