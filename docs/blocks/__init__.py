@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from docs.blocks import criteria, release, results, specification
+from docs.blocks import criteria, endpoints, release, results, specification
 
 BLOCKS: Mapping[str, Callable[[], str]] = MappingProxyType(
-    {**specification.BLOCKS, **criteria.BLOCKS, **results.BLOCKS, **release.BLOCKS}
+    {**specification.BLOCKS, **criteria.BLOCKS, **results.BLOCKS, **endpoints.BLOCKS, **release.BLOCKS}
 )
 """What stands between ``<!-- name: begin -->`` and ``<!-- name: end -->``."""

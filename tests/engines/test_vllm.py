@@ -113,12 +113,12 @@ def test_remote_engines_take_answers_of_both_adapters_at_once(url: str, runs: di
 
 
 def test_the_wheel_judges_it_from_an_empty_folder(url: str, site: Path, tmp_path: Path) -> None:
-    """What the page says; random weights are rejected for their style, and vLLM's protocol and errors are in order."""
+    """What the page says; random weights do not end their sentences, and vLLM's protocol and errors are in order."""
     named = {"http://127.0.0.1:8000": url, "tuned": "first", "FOLDER": str(base_model_folder(TINY))}
     accept, _ = commands("own-server.md", "verbosity accept", named)
     judged = installed(site, tmp_path, *accept)
     assert judged.returncode == 10, judged.stdout + judged.stderr
     found = results(tmp_path / "acceptance-results", url.removeprefix("http://"))
     assert found["deployment.error_handling"]["outcome"] == "PASS", found["deployment.error_handling"]["reason"]
-    assert found["style.consistency"]["outcome"] == "FAIL"
+    assert found["style.token_separation"]["outcome"] == "FAIL", found["style.token_separation"]["measurements"]
     assert "NOT_RUN" not in {criterion["outcome"] for criterion in found.values()}

@@ -76,6 +76,7 @@ def test_each_acceptance_judged_the_run_beside_it(folder: Path) -> None:
         (MODEL / "acceptance", "ACCEPTED", set()),
         (MODEL / "gpu" / "lean", "ACCEPTED", set()),
         (MODEL / "endpoints" / "vllm-tuned", "ACCEPTED", set()),
+        (MODEL / "endpoints" / "vllm-untuned", "REJECTED", {"FAIL", "UNDECIDED"}),
         (MODEL / "gpu" / "golden", "REJECTED", {"FAIL", "UNDECIDED"}),
         *((SHAPE / "gpu" / name, "INCOMPLETE", {"NOT_APPLICABLE"}) for name in ("golden", "lean")),
         *((MODEL / "gpu" / "held-out" / seed, "INCOMPLETE", {"NOT_RUN", "UNDECIDED"}) for seed in ("42", "43", "44")),
@@ -87,8 +88,15 @@ def test_the_verdicts_are_those_that_the_pages_speak_of(folder: Path, decision: 
     assert {criterion["outcome"] for criterion in criteria(folder).values()} - {"PASS"} == not_passed
 
 
+@pytest.mark.parametrize("folder", [each for each in ACCEPTANCES if "endpoints" in each.parts], ids=below)
+def test_the_style_of_a_server_fails_if_and_only_if_a_wrong_model_stands_behind_it(folder: Path) -> None:
+    is_wrong = not folder.name.endswith("-tuned")
+    outcomes = {name: criterion["outcome"] for name, criterion in criteria(folder).items()}
+    assert outcomes["style.token_separation"] == ("FAIL" if is_wrong else "PASS")
+
+
 def test_every_acceptance_is_among_these() -> None:
-    assert len(ACCEPTANCES) == 9
+    assert len(ACCEPTANCES) == 10
 
 
 def test_the_curve_is_of_the_shipped_data_and_the_demo_follows_it() -> None:
