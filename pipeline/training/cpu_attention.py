@@ -7,6 +7,7 @@ tokens of an example are faster in both directions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class _Attention(torch.autograd.Function):
         for (queries, keys, values), output in zip(
             _examples(lengths, query, key, value), torch.split(attended, list(lengths)), strict=True
         ):
-            unseen = _unseen(keys.shape[1], query).repeat(queries.shape[1] // keys.shape[1], 1)
+            unseen = _unseen(keys.shape[1], queries.shape[1] // keys.shape[1], query.dtype)
             scores = torch.baddbmm(unseen, queries, keys.mT, alpha=scale)
             probabilities = scores.softmax(dim=-1)
             output.copy_(_ungrouped(probabilities @ values, len(output)))
@@ -49,8 +50,9 @@ class _Attention(torch.autograd.Function):
         return *gradients, None
 
 
-def _unseen(length: int, like: Tensor) -> Tensor:
-    return torch.full((length, length), -torch.inf, dtype=like.dtype).triu(1)
+@lru_cache(maxsize=16)  # every layer asks for those of the row's examples
+def _unseen(length: int, groups: int, dtype: torch.dtype) -> Tensor:
+    return torch.full((length, length), -torch.inf, dtype=dtype).triu(1).repeat(groups, 1)
 
 
 def _examples(lengths: Sequence[int], query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.data.batches import IGNORED_LABEL
-from pipeline.training import cpu_attention
+from pipeline.training import cpu_attention, cpu_norm
 from pipeline.training.frozen_head_loss import weighted_answer_loss
 from pipeline.training.lora_projections import LoraGroup, gated_mlp, project
 
@@ -78,6 +78,8 @@ class _Layer:
 
 
 def _normalized(hidden: Tensor, norm: Any) -> Tensor:
+    if not hidden.is_cuda:
+        return cpu_norm.normalized(hidden, norm.weight, norm.variance_epsilon)
     return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
