@@ -22,7 +22,7 @@ from pipeline.files import TRAINING_DATA
 from pipeline.model.base_models import base_model_folder
 from pipeline.run_folder import RunFolder
 
-EXPECTED_S: Mapping[str, int] = MappingProxyType({"prepare": 15, "train": 560, "accept": 320})
+EXPECTED_S: Mapping[str, int] = MappingProxyType({"prepare": 15, "train": 385, "accept": 275})
 """Seconds of each stage for the embedded model, as one run took on two cores with AMX bfloat16."""
 _TITLES = {
     "prepare": "prepare the base model, written once to the cache",
