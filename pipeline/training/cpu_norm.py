@@ -1,4 +1,4 @@
-"""Root mean square normalisation on a CPU with a frozen weight: a third of the passes over memory that torch makes.
+"""Root mean square normalisation on a CPU with a frozen weight, in fewer passes over memory than torch makes.
 
 torch has one kernel for it on a GPU, and a dozen operators on a CPU, gradients for the weight included.
 """
