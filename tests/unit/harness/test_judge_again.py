@@ -341,6 +341,7 @@ def test_a_file_that_is_no_verdict_is_refused(
         assert re.search(r"verdict\.json: is no verdict \(.+\); restore it", capsys.readouterr().err), content
 
 
+@pytest.mark.slow
 def test_a_document_of_no_named_set_is_judged_by_the_set_that_is_named(
     run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,6 +355,7 @@ def test_a_document_of_no_named_set_is_judged_by_the_set_that_is_named(
     assert judge(results, "--criteria", "own") == 0
 
 
+@pytest.mark.slow
 def test_what_a_set_leaves_out_is_noted(
     run: Callable[..., Path], judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +364,7 @@ def test_what_a_set_leaves_out_is_noted(
     assert outcomes(tmp_path / "again") == {"answers.short": "PASS"}
 
 
+@pytest.mark.slow
 def test_a_set_that_measures_otherwise_says_what_changed(
     run: Callable[..., Path], judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +372,7 @@ def test_a_set_that_measures_otherwise_says_what_changed(
     assert "longest_tokens was 40, from the answers it is 41" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_set_that_cannot_read_the_answers_is_refused(
     run: Callable[..., Path], judge: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,6 +384,7 @@ def test_a_set_that_cannot_read_the_answers_is_refused(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 def test_what_did_not_apply_and_is_asked_now_is_not_run(run: Callable[..., Path], judge: Judge, tmp_path: Path) -> None:
     results = run(TESTS.replace("learned=True", "learned=False"), 11, CONFTEST.replace("OWN", "UNLEARNED"))
     for name, outcome in (("unlearned", "NOT_APPLICABLE"), ("own", "NOT_RUN")):
@@ -388,6 +393,7 @@ def test_what_did_not_apply_and_is_asked_now_is_not_run(run: Callable[..., Path]
         assert outcomes(tmp_path / name)["answers.fast"] == outcome
 
 
+@pytest.mark.slow
 def test_a_run_that_kept_no_answers_is_judged_by_its_figures(
     run: Callable[..., Path], judge: Judge, tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ from pipeline.release.gguf_files import (
 from pipeline.run_folder import RunFolder
 from tests.unit.pipeline.release.fake_llama_cpp import Llama, install, write_converters
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def package() -> Iterator[ModuleType]:

@@ -103,18 +103,17 @@ def test_in_float32_the_gradients_are_equal(
     assert (gradient - packed_gradient).norm() < 1e-5 * gradient.norm()
 
 
-@pytest.mark.parametrize("cores", [2, 3, 20])
-def test_as_many_cores_give_the_gradient_of_one(
-    tiny_folder: Path, tiny_tokenizer: Any, data: Any, monkeypatch: pytest.MonkeyPatch, cores: int
+def test_three_cores_give_the_gradient_of_one(
+    tiny_folder: Path, tiny_tokenizer: Any, data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "cpu_compute_dtype", lambda: "float32")
     model = adapted_model(tiny_folder, tiny_tokenizer)
     with torch_threads(1):
         alone, gradient = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
-    with torch_threads(cores):
+    with torch_threads(3):
         loss, shared = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
         again = packed(model, data, tiny_tokenizer.pad_token_id, [range(16)])
-        assert torch.get_num_threads() == cores
+        assert torch.get_num_threads() == 3
     assert loss == pytest.approx(alone, rel=1e-5)
     assert (gradient - shared).norm() < 1e-5 * gradient.norm()
     assert again[0] == loss
