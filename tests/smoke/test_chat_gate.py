@@ -48,8 +48,9 @@ def test_a_healthy_server_is_accepted_within_a_scope_that_is_named(
 ) -> None:
     monkeypatch.setenv("VERBOSITY_API_KEY", KEY)
     status, document = judged(server, tmp_path, f"--base-model={tokenizer_folder}")
-    assert (status, document["decision"]) == (0, "ACCEPTED")
     [subject] = document["subjects"]
+    reasons = {criterion["id"]: criterion["reason"] for criterion in subject["criteria"]}
+    assert (status, document["decision"]) == (0, "ACCEPTED"), reasons
     assert list(subject["out_of_scope_reasons"]) == ["deployment.health_endpoint"]
     assert "POST /v1/chat/completions" in subject["scope"]
     assert len(subject["criteria"]) == 7
