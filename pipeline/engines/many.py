@@ -13,7 +13,7 @@ import torch
 from pipeline.config import UNCONSTRAINED, GenerationConfig, Style
 from pipeline.engines.decoder import Decoder
 from pipeline.generation.generate import Generation, finished, styled_prompt_ids
-from pipeline.model.openmp import one_thread_each
+from pipeline.model.openmp import map_on_cores
 
 LEAST_SLOT_TOKENS = 64
 """What a decoder reads to warm up."""
@@ -134,11 +134,6 @@ def _answer(decoder: Decoder, pairs: Sequence[_Pair], slots: int, eos_id: int) -
     """Answer all, on a CPU in a thread for each core: alone it need not wait for the others at every step."""
     workers = max(1, min(_cores(), len(pairs) // ROWS_OF_A_CORE)) if decoder.on_cpu else 1
     groups = _groups(pairs, workers)
-    if workers == 1:
-        for seed, rows in groups:
-            decoder.seed(seed)
-            _decode(decoder, rows, slots, eos_id)
-        return
     free = SimpleQueue[Decoder]()
     for each in (decoder, *(decoder.beside() for _ in range(workers - 1))):
         free.put(each)
@@ -152,8 +147,7 @@ def _answer(decoder: Decoder, pairs: Sequence[_Pair], slots: int, eos_id: int) -
         finally:
             free.put(taken)
 
-    with one_thread_each(workers) as pool:
-        list(pool.map(work, groups))
+    map_on_cores(work, groups, workers)
 
 
 def _cores() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.data.encoding import EncodedExample
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import Generation, decoding, finished, styled_prompt_ids
 from pipeline.model.heads import decoder_of, gives_heads_logits
-from pipeline.model.openmp import one_thread_each
+from pipeline.model.openmp import map_on_cores
 from pipeline.model.tokenizer import style_token_ids
 
 TOP_TOKENS = 5
@@ -91,20 +91,11 @@ def token_nll(
     def scored(chosen: Sequence[int]) -> list[list[float]]:
         return _batch_nll(model, collate([rows[index] for index in chosen], tokenizer.pad_token_id), plain)
 
-    for chosen, found in zip(batches, _on_cores(scored, batches, model.device.type), strict=True):
+    workers = min(torch.get_num_threads(), len(batches)) if model.device.type == "cpu" else 1
+    for chosen, found in zip(batches, map_on_cores(scored, batches, workers), strict=True):
         for index, score in zip(chosen, found, strict=True):
             scores[index] = score
     return scores
-
-
-def _on_cores(
-    scored: Callable[[Sequence[int]], list[list[float]]], batches: Sequence[Sequence[int]], device: str
-) -> list[list[list[float]]]:
-    workers = min(torch.get_num_threads(), len(batches)) if device == "cpu" else 1
-    if workers < 2:
-        return [scored(batch) for batch in batches]
-    with one_thread_each(workers) as pool:
-        return list(pool.map(scored, batches))
 
 
 def _batch_nll(model: Any, batch: dict[str, list[list[int]]], plain: bool) -> list[list[float]]:

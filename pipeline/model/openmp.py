@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
 
 Arguments = ParamSpec("Arguments")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -49,16 +49,25 @@ def in_temporary_thread(work: Callable[Arguments, Result]) -> Callable[Arguments
     return elsewhere
 
 
-@contextmanager
-def one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that compute side by side on a core each, and end with the context.
+def map_on_cores(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> list[Result]:
+    """Do work for each item, on a CPU in threads that compute side by side on a core each, and end with the call.
 
     torch otherwise shares every operation among the cores, which wait for each other at its end, the longer where other
     processes run, too.
+
+    Args:
+        work: Called with each item.
+        items: The items.
+        workers: Number of threads; with fewer than two the caller's does it all.
+
+    Returns:
+        The results in the order of the items.
     """
+    if workers < 2:
+        return [work(item) for item in items]
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+            return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)  # which a thread's own number replaced

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.model.openmp import one_thread_each
+from pipeline.model.openmp import map_on_cores
 from pipeline.training.collation import split_row
 from pipeline.training.packed_model import PackedModel
 
@@ -64,8 +64,7 @@ class PackedStep:
             loss = self._model.loss(share, scale)
             return loss.detach(), torch.autograd.grad(loss, self._model.trained)
 
-        with one_thread_each(len(shares)) as pool:
-            results = list(pool.map(passed, shares))
+        results = map_on_cores(passed, shares, len(shares))
         for _, gradients in results:  # in the order of the shares, so that equal runs stay equal
             torch._foreach_add_(self._gradients, gradients)
         return torch.stack([loss for loss, _ in results]).sum()
