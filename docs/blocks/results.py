@@ -82,7 +82,7 @@ def readme_figures() -> str:
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
     judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
     waiting = len(matrix["faults_not_run"])
-    golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden-1600", "lean"))
+    golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden", "lean"))
     lines = (
         f"**{demo['passed_count']} of {demo['criterion_count']} criteria passed**: `{MODEL}`, trained within"
         f" {demo['peak_memory']['rss_gib']:.1f} GiB and judged, together in {demo['duration_s'] / 60:.0f} minutes on"
@@ -144,25 +144,6 @@ def runs_on_gpus() -> str:
             )
         )
     return table(("run", "GPU", "trained with", "verdict", "slowest answer under load"), rows)
-
-
-def runs_not_judged() -> str:
-    """Return what the training runs took that no acceptance judged to its end."""
-    rows = []
-    for name in (f"{SHAPE}/gpu/golden-1600", f"{MODEL}/gpu/lean-packed"):
-        record = RunFolder(RESULTS / name).read_record()
-        rows.append(
-            (
-                f"[{name}](../results/{name}/run.json)",
-                f"{record['data']['examples']:,}",
-                f"{record['completed_steps']} of {record['planned_steps']}",
-                f"{record['duration_s']:.0f} s",
-                f"{record['examples_per_s']:.1f}",
-                f"{record['peak_memory']['cuda_reserved_gib']:.2f} GiB",
-                f"{record['peak_memory']['cuda_driver_gib']:.2f} GiB",
-            )
-        )
-    return table(("run", "examples", "steps", "training", "examples/s", "reserved", "driver"), rows)
 
 
 def packed_seeds() -> str:
@@ -276,7 +257,6 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "gpu-runs": runs_on_gpus,
     "gpu-shape": partial(gpu_acceptance, SHAPE),
     "gpu-embedded": partial(gpu_acceptance, MODEL),
-    "gpu-not-judged": runs_not_judged,
     "gpu-training": from_file(f"{SHAPE}/gpu/training.json", peer_report.to_markdown),
     "gpu-seeds": packed_seeds,
     "serving-cpu": from_file(f"{MODEL}/serving/serving.json", serving_load.to_markdown),

@@ -20,9 +20,9 @@ PACKED_EFFICIENCY = 0.45
 """Share of a data sheet's arithmetic rate that packed rows reach beside their memory traffic: fitted to the lean run of
 Mistral's shape on an H200 (``results/mistral-7b-v0.3-synthetic/gpu/lean``). Launching takes no time, since each
 pass is a recorded graph."""
-PACKED_LAYER_S = 0.9e-3
+PACKED_LAYER_S = 0.55e-3
 """Seconds that a layer's kernels take at least in a recorded step, however small they are: fitted to the lean run of
-smollm2-135m on an H200 (``results/smollm2-135m/gpu/lean-packed``)."""
+smollm2-135m on an H200 (``results/smollm2-135m/gpu/lean``)."""
 STEP_S = 0.01
 """Seconds between two packed steps: clipping, the optimizer's step and the figures."""
 

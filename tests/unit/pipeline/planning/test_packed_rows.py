@@ -73,7 +73,7 @@ def test_golden_is_planned_with_padding() -> None:
     assert len(plan.phases) == 3
 
 
-@pytest.mark.parametrize(("name", "run"), [("mistral-7b-v0.3-synthetic", "lean"), ("smollm2-135m", "lean-packed")])
+@pytest.mark.parametrize(("name", "run"), [("mistral-7b-v0.3-synthetic", "lean"), ("smollm2-135m", "lean")])
 def test_the_recorded_packed_run_needs_what_was_planned(
     name: str, run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
