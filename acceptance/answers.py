@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from acceptance.early import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from harness.effects import mean_difference_interval, probability_of_superiority
 from harness.metrics import ends_as_a_sentence, longest_repeated_span, sequence_repetition
 from harness.recorder import Recorder
 from harness.statistics import Proportion, quantile
 from pipeline.config import GENERATION_PRESETS, Style
+from pipeline.data.style import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 
 if TYPE_CHECKING:
     from acceptance.protocols import Reply

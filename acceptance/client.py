@@ -24,6 +24,7 @@ NOT_RECOUNTED: Mapping[str, str] = MappingProxyType(
     )
 )
 """What is out of scope where only the server counts tokens."""
+_PROXY_ERRORS = (ProxyError, InvalidProxyURL, InvalidSchema)
 _NO_PROXIES = {"http": "", "https": ""}
 """Takes precedence over the environment's; its other settings, such as certificates, stay."""
 
@@ -96,10 +97,16 @@ def send_until_admitted(send: Callable[[], Reply], patience_s: float) -> list[Re
 
 
 def send_once(send: Callable[[], Reply]) -> Reply:
-    """The reply to a request; status 0 stands for no response at all."""
+    """The reply to a request; status 0 stands for no response at all, with the seconds that were waited for one.
+
+    Raises:
+        ProxyError: The proxy that the environment names cannot be used, which says nothing of the server.
+    """
     started_s = time.perf_counter()
     try:
         return send()
+    except _PROXY_ERRORS:
+        raise
     except requests.RequestException:
         return Reply(0, {}, time.perf_counter() - started_s)
 
@@ -132,10 +139,10 @@ class Client:
         return self.request("GET", self.protocol.liveness)
 
     def watch_health(self, over: threading.Event, period_s: float) -> list[Reply]:
-        """Replies of ``health`` until ``over`` is set, at least one."""
-        replies = [self.health()]
+        """Replies of ``health`` until ``over`` is set, at least one; status 0 stands for no response at all."""
+        replies = [send_once(self.health)]
         while not over.wait(period_s):
-            replies.append(self.health())
+            replies.append(send_once(self.health))
         return replies
 
     def generate(self, prompt: str, style: Style) -> Reply:
@@ -172,7 +179,7 @@ class Client:
                 proxies=_NO_PROXIES if is_loopback_url(url) else None,
                 **content,
             )
-        except (ProxyError, InvalidProxyURL, InvalidSchema) as error:
+        except _PROXY_ERRORS as error:
             raise type(error)(f"{error}.{proxy_hint(url)}") from error
         wall_s = time.perf_counter() - started
         try:

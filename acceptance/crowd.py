@@ -84,11 +84,13 @@ def send_crowd(client: Client) -> Crowd:
     started_s = time.perf_counter()
     with ThreadPoolExecutor(CLIENT_COUNT + 1) as pool:
         health = pool.submit(client.watch_health, over, HEALTH_PERIOD_S)
-        every = [pool.submit(ask, client, question, style) for question in QUESTIONS for style in Style]
-        asked = [one.result() for one in every]
-        over.set()
-        checks = health.result()
-    return Crowd(asked, checks, time.perf_counter() - started_s)
+        try:
+            every = [pool.submit(ask, client, question, style) for question in QUESTIONS for style in Style]
+            asked = [one.result() for one in every]
+            duration_s = time.perf_counter() - started_s
+        finally:
+            over.set()
+    return Crowd(asked, health.result(), duration_s)
 
 
 def ask_alone(client: Client, question: str, style: Style) -> Exchange:

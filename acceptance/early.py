@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from harness.answers import Answer
 from harness.sequential import EarlyRejection
 from pipeline.config import Style
-
-TERSE_LIMIT_TOKENS = 50
-VERBOSE_FLOOR_TOKENS = 80
+from pipeline.data.style import length_fits
 
 IN_BOUND = {style: f"{style}_in_bound_share" for style in Style}
 """The measure that counts the answers on their style's side."""
@@ -26,9 +24,7 @@ def asking_order(questions: Sequence[str]) -> list[tuple[Style, str]]:
 
 def in_bound(answer: Answer) -> bool:
     """Whether an answer ended by itself on its style's side."""
-    tokens = len(answer["token_ids"])
-    on_its_side = tokens < TERSE_LIMIT_TOKENS if answer["style"] == Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
-    return answer["finish_reason"] == "eos" and on_its_side
+    return answer["finish_reason"] == "eos" and length_fits(Style(answer["style"]), len(answer["token_ids"]))
 
 
 def look(answers: Sequence[Answer]) -> dict[str, int]:

@@ -23,8 +23,8 @@ from harness.provenance import collect
 from harness.statistics import median, median_interval, share, share_interval
 from pipeline.commands import DEFAULT_TARGET
 from pipeline.config import UNCONSTRAINED, Style, get_target, resolve_preset
-from pipeline.data.check import length_fits
 from pipeline.data.formats import read_questions
+from pipeline.data.style import length_fits
 from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.plotting import TERSE_COLOUR, VERBOSE_COLOUR, to_svg

@@ -134,7 +134,10 @@ class _Judging:
         name, entries = described["name"], {entry["id"]: entry for entry in described["criteria"]}
         known = {f"{each.id}/{bound.measure}" for each in self.criteria.values() for bound in each.bounds}
         thresholds = {key: value for key, value in described["thresholds"].items() if key in known}
-        subject = Subject(name, described["learned"], thresholds, described["access"], scope=described.get("scope", ""))
+        declared = described.get("out_of_scope_reasons", {}).items()
+        out_of_scope = {key: reason for key, reason in declared if key in known or key in self.criteria}
+        scope = described.get("scope", "")
+        subject = Subject(name, described["learned"], thresholds, described["access"], out_of_scope, scope)
         self.criteria.check(subject)
         own = {
             id_: _recorded(entry)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from acceptance.answers import consistency
 from acceptance.criteria import DOCUMENTED
-from acceptance.early import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from acceptance.test_coherence import COHERENCE
 from harness import provenance
 from harness.effects import mean_difference_interval
@@ -28,6 +27,7 @@ from harness.metrics import loss_trend
 from harness.statistics import Proportion
 from harness.verdict import Outcome, outcome_of
 from pipeline.config import UNCONSTRAINED, Style
+from pipeline.data.style import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from sabotage.calibration_table import to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -48,13 +48,14 @@ def measurements(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {criterion["id"]: criterion["measurements"] for criterion in subject["criteria"]}
 
 
-def origin(*names: str, command: str = "", device: str = "") -> str:
+def origin(*names: str, command: str = "", device: str = "", with_commit: bool = True) -> str:
     """Return a line that says where a table comes from: files, command, machine, versions, commit.
 
     Args:
         *names: Paths below ``results/``; the first is described.
         command: What made it, where the document does not say.
         device: The accelerator, where the document does not say.
+        with_commit: Whether to name the commit, which a table of several has itself.
     """
     document = read(names[0])
     document = document if "provenance" in document else {"command": document["command"], **document["runs"][0]}
@@ -63,9 +64,10 @@ def origin(*names: str, command: str = "", device: str = "") -> str:
     cores = f"{provenance['cpu_model']}, {provenance['cpu_count']} cores"
     packages = provenance["packages"]
     links = ", ".join(f"[{name}](../results/{name})" for name in names)
+    commit = f"; commit {provenance['git_commit'][:7]}" if with_commit else ""
     return (
         f"{links}: `{command or document['command']}`; {cores if gpu in (None, 'cpu') else gpu}; torch"
-        f" {packages['torch']}, transformers {packages['transformers']}; commit {provenance['git_commit'][:7]}.\n"
+        f" {packages['torch']}, transformers {packages['transformers']}{commit}.\n"
     )
 
 

@@ -17,14 +17,12 @@ from pipeline.data.confidence import chance_to_hold, judged_questions
 from pipeline.data.formats import Example, Question, in_batches
 from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
 from pipeline.data.source import Problems
-from pipeline.data.style import STYLE_KEYWORDS, find_keywords
+from pipeline.data.style import STYLE_KEYWORDS, TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, find_keywords, length_fits
 from pipeline.files import sha256_of_text
 
 AnswerLengths = Callable[[Sequence[Example], Problems], list[int]]
 """Returns the answers' token counts under one tokenizer; reports the examples that training would refuse."""
 
-TERSE_LIMIT_TOKENS = 50
-VERBOSE_FLOOR_TOKENS = 80
 CLEAR_SHARE = 0.8
 """An answer is clear of its bound if it stays within when it is a quarter longer (terse) or a fifth shorter (verbose):
 about as far as the embedded run's answers spread beyond those of its data (``results/smollm2-135m/acceptance``)."""
@@ -128,11 +126,6 @@ def check_examples(
         for leak in index.similar([question_features(question.text)], [f"held out: {question.text}"], add=False)
     ]
     return _document(tally, held_out, leaks)
-
-
-def length_fits(style: Style, tokens: int) -> bool:
-    """Whether an answer's length is within the criteria's bound for its style."""
-    return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
 
 
 def is_clear_of_bound(style: Style, tokens: int) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from pipeline.data.formats import DataFile
+from pipeline.data.style import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from pipeline.files import sha256_of, write_json, write_text
 from pipeline.plotting import TERSE_COLOUR, VERBOSE_COLOUR, to_svg
 

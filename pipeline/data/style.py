@@ -1,4 +1,4 @@
-"""The documented rule that derives a style from a prompt, and the style token in front of it."""
+"""What the documented configuration says of a style: its keywords, the token in front of a prompt, its lengths."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ STYLE_KEYWORDS: Mapping[Style, tuple[str, ...]] = MappingProxyType(
     {Style.TERSE: ("briefly", "concise"), Style.VERBOSE: ("detailed", "well-structured")}
 )
 """Keywords of the documented configuration that ask for a style; matched without regard to case."""
+TERSE_LIMIT_TOKENS = 50
+VERBOSE_FLOOR_TOKENS = 80
+"""Bounds of ``style.token_separation``; an answer is shorter, or longer."""
 
 
 def find_keywords(prompt: str) -> dict[Style, list[str]]:
@@ -29,3 +32,8 @@ def detect_style(prompt: str) -> Style:
 def inject_token(prompt: str, style: Style) -> str:
     """Prefix a prompt with the style's token and a newline."""
     return f"{style.token}\n{prompt}"
+
+
+def length_fits(style: Style, tokens: int) -> bool:
+    """Whether an answer's length is within the criteria's bound for its style."""
+    return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS

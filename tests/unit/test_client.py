@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from acceptance.client import Client
+from pipeline.config import Style
 
 
 class _Healthy(http.server.BaseHTTPRequestHandler):
@@ -50,3 +51,9 @@ def test_a_healthy_local_server_is_reached_without_the_proxy(host: str, port: in
 def test_an_error_of_the_proxy_names_its_variable(proxy_variable: str) -> None:
     with pytest.raises(requests.exceptions.ProxyError, match=rf"proxy of {proxy_variable}; .* gpu\.example"):
         Client("http://gpu.example:8000").health()
+
+
+def test_an_error_of_the_proxy_is_no_reply_of_the_server(proxy_variable: str) -> None:
+    client = Client("http://gpu.example:8000")
+    with pytest.raises(requests.exceptions.ProxyError, match=f"proxy of {proxy_variable}"):
+        client.ask("What is a sonnet?", Style.TERSE)

@@ -8,6 +8,7 @@ import pytest
 
 from acceptance.criteria import DOCUMENTED
 from harness.criteria import Need
+from harness.judge_again import judge_again
 from harness.seal import recheck
 
 if TYPE_CHECKING:
@@ -133,6 +134,15 @@ def test_with_workers_the_declaration_arrives(declaring: Project) -> None:
     assert result.ret == 0
     [subject] = declaring.document()["subjects"]
     assert (subject["scope"], len(subject["out_of_scope_reasons"])) == (SCOPE, 2)
+
+
+def test_what_was_declared_stays_so_when_judged_again(declaring: Project) -> None:
+    assert declaring.run().ret == 0
+    again = judge_again(declaring.results)
+    [before], [after] = declaring.document()["subjects"], again.document["subjects"]
+    assert after["decision"] == "ACCEPTED"
+    for name in ("scope", "out_of_scope", "out_of_scope_reasons"):
+        assert after[name] == before[name]
 
 
 @pytest.mark.parametrize(

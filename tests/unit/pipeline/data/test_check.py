@@ -13,11 +13,12 @@ import pytest
 from acceptance.criteria import DOCUMENTED
 from pipeline.cli import main
 from pipeline.config import Style
-from pipeline.data.check import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, check_examples
+from pipeline.data.check import check_examples
 from pipeline.data.formats import Example, Question
 from pipeline.data.report import draw_lengths, is_clean, to_markdown
 from pipeline.data.similarity import SimilarityIndex, question_features
 from pipeline.data.source import Problems
+from pipeline.data.style import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from tests.unit.pipeline.data.rows import TERSE, VERBOSE, message, write
 
 TOPICS = [
