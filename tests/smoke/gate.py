@@ -1,13 +1,13 @@
-"""The gate in a process of its own, as a user starts it."""
+"""The gate in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.forked import run_pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCEPTANCE = "acceptance"
@@ -16,8 +16,7 @@ ACCEPTANCE = "acceptance"
 def acceptance(*arguments: str, tests: Sequence[str] = ()) -> int:
     """Exit status of an acceptance run, of some of its test files or of all."""
     files = [f"{ACCEPTANCE}/{name}" for name in tests] or [ACCEPTANCE]
-    command = [sys.executable, "-m", "pytest", *files, "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).returncode
+    return run_pytest(*files, "-q", *arguments, cwd=ROOT).returncode
 
 
 def results(folder: Path, target: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from pipeline.run_folder import RunFolder
 from pipeline.training.train import train
 from pipeline.training.trainer import StepRecordingTrainer
+from tests import libraries  # noqa: F401
 from tests.support import tiny_request
 
 SEED = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from acceptance.own_questions import known_data, own_questions, question_scope
 from pipeline.data.questions import hold_out
 from pipeline.files import TRAINING_DATA, sha256_of
 from pipeline.run_folder import RunFolder
+from tests.forked import run_pytest
 from tests.unit.test_selection import chosen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,9 +98,8 @@ def test_of_an_endpoint_the_verdict_says_if_nothing_was_compared(split: Path, tm
 
 def collected(*options: str) -> subprocess.CompletedProcess[str]:
     """What a run in a process of its own would judge."""
-    arguments = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "embedded", "--collect-only", "acceptance"]
-    command = [sys.executable, "-m", "pytest", *arguments, "--target", "tiny-mistral", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments = ("-q", "-n", "0", "-m", "embedded", "--collect-only", "acceptance", "--target", "tiny-mistral")
+    return run_pytest(*arguments, *options, cwd=ROOT)
 
 
 @pytest.mark.slow

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.arguments import in_one_word
+from tests.forked import run_pytest
 from tests.unit.harness.conftest import run_in_processes
 
 if TYPE_CHECKING:
@@ -65,12 +64,11 @@ def test_results_go_into_an_existing_folder_outside(
 @pytest.mark.slow
 def test_the_options_of_the_acceptance_take_folders_outside(outside: Path) -> None:
     # A folder that is taken for a place of tests ends the run by its settings, in whichever spelling.
-    arguments = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "embedded", "--collect-only"]
+    arguments = ["-q", "-n", "0", "-m", "embedded", "--collect-only"]
     for option in ("--run-dir", "--base-model", "--acceptance-dir"):
         for separator in (" ", "="):
             arguments += spelled(option, separator, outside)
-    command = [sys.executable, "-m", "pytest", *arguments, "--target", "tiny-mistral", "-o", "testpaths=acceptance"]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = run_pytest(*arguments, "--target", "tiny-mistral", "-o", "testpaths=acceptance", cwd=ROOT)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "acceptance/test_server.py::test_server_starts[tiny-mistral]" in finished.stdout
 
