@@ -29,10 +29,7 @@ def _with_served_prompts(change: Callable[[Any, list[int], str, Style | None], l
 
     def broken(load_trained: Any) -> Any:
         def load(*arguments: Any, **keywords: Any) -> Any:
-            # Each of these has the function by name.
-            for module in ("pipeline.generation.generate", "pipeline.engines.serial", "pipeline.engines.continuous"):
-                if module in sys.modules:
-                    replace(f"{module}:styled_prompt_ids", changing)
+            replace("pipeline.generation.generate:styled_prompt_ids", changing)
             return load_trained(*arguments, **keywords)
 
         return load
@@ -195,20 +192,19 @@ def keep_an_old_replica() -> None:
 
 
 class _Replicas:
-    """Two engines that answer in turn; the first one speaks for both."""
+    """Two engines that answer in turn; in all else the first one speaks for both."""
 
     def __init__(self, *engines: Any) -> None:
         self._engines, self._turns = engines, itertools.cycle(engines)
-        self.name = engines[0].name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engines[0], name)
 
     def submit(self, request: Any) -> Any:
         return next(self._turns).submit(request)
 
     def cancel(self, ticket: Any) -> None:
         ticket.cancel()
-
-    def stats(self) -> Any:
-        return self._engines[0].stats()
 
     def close(self, drain_s: float = 0.0) -> None:
         for engine in self._engines:

@@ -174,8 +174,8 @@ def nan_loss() -> None:
 
 def _with_rows(broken: Callable[[Any], Any]) -> None:
     """Replace both ways in which examples become rows: padded and packed."""
-    for name in ("collate", "pack"):
-        replace(f"pipeline.training.collation:{name}", broken)
+    for place in ("pipeline.training.collation:collate", "pipeline.training.collation:pack"):
+        replace(place, broken)
 
 
 def _with_labels(change: Callable[[list[int]], list[int]]) -> None:

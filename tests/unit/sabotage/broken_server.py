@@ -41,8 +41,9 @@ def seen() -> dict[str, Any]:
     from pipeline.config import GENERATION_PRESETS, Style
     from pipeline.engines.admission import Admission
     from pipeline.engines.interface import AnswerRequest
+    from pipeline.service import lifecycle
     from pipeline.service.app import create_app
-    from pipeline.service.lifecycle import Service, ServiceInfo, Settings
+    from pipeline.service.lifecycle import Service, Settings
 
     class Engine:
         name, weights, held = "none", "4-bit", False
@@ -71,7 +72,8 @@ def seen() -> dict[str, Any]:
         "gpu_memory_gib": lambda: 0.0,
         "max_prompt_tokens": LIMIT_TOKENS,
     }
-    service.ready(engine, ServiceInfo(**info, count_tokens=lambda prompt: len(prompt.split())))
+    known: Any = sys.modules.get("pipeline.service.loading", lifecycle)  # a fault loads it, and the server asks it
+    service.ready(engine, known.ServiceInfo(**info, count_tokens=lambda prompt: len(prompt.split())))
     client: Any = create_app(service).test_client()
 
     def post(**body: str) -> tuple[int, Any, str | None]:
