@@ -63,7 +63,6 @@ _SERVING = (
         "long-prompts-cut",
         "a prompt of any length is answered, and only its end was read",
         (ERRORS,),
-        ANSWERS,
         inject=other_servers.cut_long_prompts,
         seen=GITHUB + "ollama/ollama/issues/8099",
     ),

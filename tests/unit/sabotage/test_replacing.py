@@ -30,7 +30,9 @@ PLACES = sorted(
         node.value
         for tree in SABOTAGE.values()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and re.fullmatch(r"pipeline[\w.]*:\w+", str(node.value))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"pipeline[\w.]*:\w+", node.value)
     }
 )
 
