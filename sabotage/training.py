@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -51,7 +52,8 @@ def _train_with(**changes: Any) -> None:
 
 
 def learn_nothing() -> None:
-    _train_with(learning_rate=0.0)
+    # Zero itself is refused; in float32 this is zero.
+    _train_with(learning_rate=sys.float_info.min)
 
 
 def _before_training(change: Callable[[Any], None]) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from acceptance.test_served_answers import SERVED_ANSWERS
+from pipeline.config import TARGETS, resolve_preset
+from sabotage import training
 from sabotage.criteria import BOUNDS, younger
 from sabotage.fault import Fault
 from sabotage.faults import FAULTS
@@ -51,6 +54,19 @@ def test_each_fault_breaks_one_thing_and_names_known_criteria(fault: Any) -> Non
     assert bool(fault.catches) != bool(fault.blind_spot)
     assert set(fault.catches) | set(fault.may_follow) <= {c.id for c in CRITERIA}
     assert not (fault.trains and fault.damage)
+
+
+def test_a_training_that_learns_nothing_is_one_that_starts() -> None:
+    target = TARGETS["smollm2-135m"]
+    lean: Any = target.lean
+    before = dict(lean)
+    try:
+        training.learn_nothing()
+        rate = resolve_preset("lean", target).training.learning_rate
+    finally:
+        lean.clear()
+        lean.update(before)
+    assert np.float32(rate) == 0
 
 
 def test_a_missed_fault_and_a_rejected_healthy_run_are_counted() -> None:
