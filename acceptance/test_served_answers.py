@@ -19,17 +19,21 @@ from pipeline.config import GENERATION_PRESETS
 from pipeline.generation.scoring import sampling_surprise
 from pipeline.model.loading import TrainedModel
 
+CHANCE = 1e-6
+"""How likely an answer of the judged model, or all answers together, may be called foreign."""
 SERVED_ANSWERS = Criterion(
     "deployment.served_answers",
     "The server answers as the judged model does",
-    (Bound("answer_count", ">=", 20, "answers"), Bound("foreign_answer_count", "==", 0, "answers")),
+    (
+        Bound("answer_count", ">=", 20, "answers"),
+        Bound("foreign_answer_count", "==", 0, "answers"),
+        Bound("outside_token_p_value", ">=", CHANCE),
+    ),
     "project; foreign: read once more by the judged model, more of the answer's tokens lie outside the nucleus of the"
     " style's preset (Holtzman et al. 2020) than rounding at its edge explains: less than once in a million answers if"
-    " it puts 1 token in 100 there (binomial)",
+    " it puts 1 token in 100 there (binomial); the tokens of all answers together are judged in the same way",
     needs=(Need.MODEL, Need.LEARNED_WEIGHTS),
 )
-CHANCE = 1e-6
-"""How likely an answer of the judged model may be called foreign."""
 
 
 @pytest.mark.criterion(SERVED_ANSWERS)
@@ -39,6 +43,7 @@ def test_served_answers(measured: Recorder, crowd: Crowd, trained: TrainedModel)
     measured.record(
         answer_count=len(read),
         foreign_answer_count=sum(map(is_foreign, read)),
+        outside_token_p_value=outside_token_p_value(outside, tokens),
         token_count=tokens,
         outside_token_count=outside,
     )
@@ -54,4 +59,17 @@ def surprises(trained: TrainedModel, one: Exchange) -> list[float | None]:
 
 def is_foreign(surprise: Sequence[float | None]) -> bool:
     """Whether too many tokens of an answer cannot have been sampled; an answer without tokens is foreign."""
-    return not surprise or bool(binom.sf(surprise.count(None) - 1, len(surprise), ROUNDED_OUT_SHARE) < CHANCE)
+    return outside_token_p_value(surprise.count(None), len(surprise)) < CHANCE
+
+
+def outside_token_p_value(outside_token_count: int, token_count: int) -> float:
+    """How likely rounding puts so many of the judged model's tokens outside the nucleus, or more (binomial).
+
+    Args:
+        outside_token_count: Tokens outside the nucleus.
+        token_count: All tokens.
+
+    Returns:
+        The one-sided p-value; 0.0 without tokens, which are nobody's answer.
+    """
+    return float(binom.sf(outside_token_count - 1, token_count, ROUNDED_OUT_SHARE)) if token_count else 0.0

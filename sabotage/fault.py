@@ -31,13 +31,14 @@ class Fault:
     Attributes:
         name: Its name on the command line.
         what: What is broken, in one line.
-        catches: Criteria that must turn to FAIL.
+        catches: Criteria that must turn to FAIL; none for a blind spot.
         may_follow: Criteria that depend on what is broken, and may FAIL or be UNDECIDED too.
         learned: Whether it shows on learned weights only; otherwise the tiny target is enough.
         trains: Whether the run is trained under the fault; otherwise a healthy run is judged under it.
         inject: Replaces functions of the pipeline in this process.
         damage: Damages a copy of a healthy run.
         seen: Address of a public thread about it, where it happened to others.
+        blind_spot: Why no criterion can honestly claim to catch it, where none does.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Fault:
     inject: Callable[[], None] | None = None
     damage: Callable[[RunFolder], None] | None = None
     seen: str = ""
+    blind_spot: str = ""
 
     @property
     def target(self) -> Literal["smollm2-135m", "tiny-mistral"]:

@@ -117,7 +117,7 @@ _FAULTS = (
     Fault("health-slow", "/health takes two seconds", (LOAD,), inject=serving.slow_health),
     Fault(
         "no-learning",
-        "the learning rate is zero",
+        "the learning rate is next to zero",
         (CONVERGES, ADAPTER_SAVES, SEPARATION, CONSISTENCY),
         (*STYLE, *ANSWERS),
         learned=True,

@@ -125,6 +125,7 @@ def judged(fault: Fault, found: Mapping[str, Any]) -> dict[str, Any]:
         "name": fault.name,
         "what": fault.what,
         "seen": fault.seen,
+        "blind_spot": fault.blind_spot,
         "target": fault.target,
         "catches": list(fault.catches),
         "may_follow": [id_ for id_ in fault.may_follow if id_ not in fault.catches],

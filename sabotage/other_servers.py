@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,8 @@ from sabotage.serving import when_busy, with_bodies, with_generations, with_prob
 
 KEPT_TOKENS = 8
 """Tokens that a context cut short keeps of a prompt."""
+KEPT_CHARACTERS = 200
+"""Characters that are read of a long prompt; the gate's questions are shorter."""
 DEFAULT_MAX_TOKENS = 16
 """Cap of an answer where a client names none, as in OpenAI's first API."""
 
@@ -29,10 +30,7 @@ def _with_served_prompts(change: Callable[[Any, list[int], str, Style | None], l
 
     def broken(load_trained: Any) -> Any:
         def load(*arguments: Any, **keywords: Any) -> Any:
-            # Each of these has the function by name.
-            for module in ("pipeline.generation.generate", "pipeline.engines.serial", "pipeline.engines.continuous"):
-                if module in sys.modules:
-                    replace(f"{module}:styled_prompt_ids", changing)
+            replace("pipeline.generation.generate:styled_prompt_ids", changing)
             return load_trained(*arguments, **keywords)
 
         return load
@@ -55,15 +53,6 @@ def leave_template_out() -> None:
 
 def cut_context() -> None:
     _with_served_prompts(lambda tokenizer, ids, prompt, style: ids[-KEPT_TOKENS:])
-
-
-def cut_long_prompts() -> None:
-    """Answer a prompt of any length, of which only the end is read."""
-    cut_context()
-    replace(
-        "pipeline.service.lifecycle:ServiceInfo",
-        lambda info: lambda **fields: info(**{**fields, "max_prompt_tokens": sys.maxsize}),
-    )
 
 
 def _with_limits(change: Callable[[Any], Any]) -> None:
@@ -150,19 +139,39 @@ def show_memory_as_text() -> None:
     with_bodies(lambda fields: {n: f"{value} GiB" if n == "gpu_memory" else value for n, value in fields.items()})
 
 
-def accept_unknown_styles() -> None:
-    known = [style.value for style in Style]
+def _with_requests(change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the fields of each request before anything checks them."""
 
     def broken(parse_json: Any) -> Any:
         def parse(body: bytes) -> Any:
             value = parse_json(body)
-            if isinstance(value, dict) and value.get("style") not in (None, *known):
-                value["style"] = Style.TERSE.value
+            if isinstance(value, dict):
+                change(value)
             return value
 
         return parse
 
     replace("pipeline.service.bodies:parse_json", broken)
+
+
+def accept_unknown_styles() -> None:
+    known = [style.value for style in Style]
+
+    def change(fields: dict[str, Any]) -> None:
+        if fields.get("style") not in (None, *known):
+            fields["style"] = Style.TERSE.value
+
+    _with_requests(change)
+
+
+def cut_long_prompts() -> None:
+    """Answer a prompt of any length, of which only the end is read."""
+
+    def change(fields: dict[str, Any]) -> None:
+        if isinstance(prompt := fields.get("prompt"), str):
+            fields["prompt"] = prompt[-KEPT_CHARACTERS:]
+
+    _with_requests(change)
 
 
 def refuse_bluntly() -> None:
@@ -187,28 +196,27 @@ def keep_an_old_replica() -> None:
             new, info = load_local(run, engine, **options)
             base = load_untrained(run, device=options["device"], base_model=options["base_model"])
             name, bound = engine or DEFAULT_ENGINE, options["max_in_flight"]
-            return _Replicas(new, open_local(name, base.model, base.tokenizer, max_in_flight=bound)), info
+            return Replicas(new, open_local(name, base.model, base.tokenizer, max_in_flight=bound)), info
 
         return load
 
     replace("pipeline.service.loading:load_local", broken)
 
 
-class _Replicas:
-    """Two engines that answer in turn; the first one speaks for both."""
+class Replicas:
+    """Two engines that answer in turn; in all else the first one speaks for both."""
 
     def __init__(self, *engines: Any) -> None:
         self._engines, self._turns = engines, itertools.cycle(engines)
-        self.name = engines[0].name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engines[0], name)
 
     def submit(self, request: Any) -> Any:
         return next(self._turns).submit(request)
 
     def cancel(self, ticket: Any) -> None:
         ticket.cancel()
-
-    def stats(self) -> Any:
-        return self._engines[0].stats()
 
     def close(self, drain_s: float = 0.0) -> None:
         for engine in self._engines:

@@ -32,18 +32,19 @@ def summarise(
     from sabotage.criteria import BOUNDS, younger  # heavy, and drawing needs none of it
 
     run = {fault["name"] for fault in faults}
+    seeable = [fault for fault in faults if not fault.get("blind_spot")]
     criteria = [*DOCUMENTED, *sorted(BOUNDS.keys() - DOCUMENTED.keys())]
     return {
         "criteria": criteria,
         "bounds": {id_: dict(BOUNDS[id_]) for id_ in criteria},
         "faults": list(faults),
         "healthy": list(healthy),
-        "fault_count": len(faults),
+        "fault_count": len(seeable),
         "faults_not_run": [name for name in FAULTS if name not in run],
         "to_repeat": {name_of(trial): missing for trial in [*faults, *healthy] if (missing := younger(trial))},
-        "caught_count": sum(fault["caught"] for fault in faults),
+        "caught_count": sum(fault["caught"] for fault in seeable),
         "unexpected_count": sum(bool(fault["unexpected"]) for fault in faults),
-        "false_accept_count": sum(fault["decision"] == "ACCEPTED" for fault in faults),
+        "false_accept_count": sum(fault["decision"] == "ACCEPTED" for fault in seeable),
         "healthy_count": len(healthy),
         "false_reject_count": sum(run["decision"] != "ACCEPTED" for run in healthy),
         "criteria_without_fault": sorted(set(criteria) - {id_ for fault in faults for id_ in fault["catches"]}),
@@ -63,6 +64,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         f"{document['caught_count']} of {document['fault_count']} faults caught, {document['false_accept_count']}"
         f" accepted; {document['false_reject_count']} of {document['healthy_count']} healthy runs not accepted.",
         "",
+        *_blind_spots(document),
         *([f"Not run yet: {', '.join(document['faults_not_run'])}.", ""] if document["faults_not_run"] else []),
         *_to_repeat(document),
         *(f"{number}. {id_}" for number, id_ in zip(numbers, criteria, strict=True)),
@@ -82,6 +84,19 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         passed = [f"{outcomes.count('PASS')}/{len(outcomes)}" for outcomes in judged]
         lines.append(f"| (healthy) | nothing: runs that pass | {' | '.join(passed)} |")
     return "\n".join(lines) + "\n"
+
+
+def _blind_spots(document: Mapping[str, Any]) -> list[str]:
+    """The faults that no criterion claims to catch, and those among them that were caught all the same."""
+    blind = [fault for fault in document["faults"] if fault.get("blind_spot")]
+    missed = [f"{fault['name']} ({fault['blind_spot']})" for fault in blind if not fault["caught"]]
+    caught = [f"{fault['name']} (by {', '.join(_failed(fault))})" for fault in blind if fault["caught"]]
+    lines = (("Not caught, and known", missed), ("Known as blind spots, and caught", caught))
+    return [line for said, names in lines if names for line in (f"{said}: {'; '.join(names)}.", "")]
+
+
+def _failed(fault: Mapping[str, Any]) -> list[str]:
+    return [id_ for id_, outcome in fault["outcomes"].items() if outcome == "FAIL"]
 
 
 def _to_repeat(document: Mapping[str, Any]) -> list[str]:
@@ -141,7 +156,8 @@ def write_matrix(document: Mapping[str, Any], folder: Path) -> int:
     write_text_atomically(folder / "matrix.svg", draw(document))
     print(markdown)
     for fault in document["faults"]:
-        if not fault["caught"] or fault["unexpected"]:
+        is_missed = not (fault["caught"] or fault.get("blind_spot"))
+        if is_missed or fault["unexpected"]:
             print(f"{fault['name']}: caught {fault['caught']}, unexpected {fault['unexpected']}, {fault['outcomes']}")
     wrong = ("unexpected_count", "faults_not_run", "to_repeat", "false_reject_count", "criteria_without_fault")
     return int(document["caught_count"] != document["fault_count"] or any(document[name] for name in wrong))

@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -51,7 +52,8 @@ def _train_with(**changes: Any) -> None:
 
 
 def learn_nothing() -> None:
-    _train_with(learning_rate=0.0)
+    # Zero itself is refused; in float32 this is zero.
+    _train_with(learning_rate=sys.float_info.min)
 
 
 def _before_training(change: Callable[[Any], None]) -> None:
@@ -174,8 +176,8 @@ def nan_loss() -> None:
 
 def _with_rows(broken: Callable[[Any], Any]) -> None:
     """Replace both ways in which examples become rows: padded and packed."""
-    for name in ("collate", "pack"):
-        replace(f"pipeline.training.collation:{name}", broken)
+    for place in ("pipeline.training.collation:collate", "pipeline.training.collation:pack"):
+        replace(place, broken)
 
 
 def _with_labels(change: Callable[[list[int]], list[int]]) -> None:

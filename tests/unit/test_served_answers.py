@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from acceptance.crowd import Exchange
 from acceptance.protocols import Reply
-from acceptance.test_served_answers import is_foreign, surprises
+from acceptance.test_served_answers import SERVED_ANSWERS, is_foreign, outside_token_p_value, surprises
+from harness.subject import Subject
+from harness.verdict import Outcome, judge
 from pipeline.config import Style
 from pipeline.model.loading import TrainedModel, load_trained
 from pipeline.run_folder import RunFolder
@@ -44,3 +47,27 @@ def test_rounding_makes_no_answer_foreign() -> None:
     assert not is_foreign([*[0.0] * 145, *[None] * 5])
     assert is_foreign([*[0.0] * 135, *[None] * 15])
     assert is_foreign([]), "no token is nobody's answer"
+
+
+def outcome(**measured: object) -> Outcome:
+    measures = {"answer_count": 24, "foreign_answer_count": 0, **measured}
+    return judge(SERVED_ANSWERS, Subject("model", True), measures).outcome
+
+
+@pytest.mark.parametrize(("outside", "tokens"), [(4, 2095), (12, 2050), (14, 1902)])
+def test_all_answers_of_a_healthy_server_together_are_the_models(outside: int, tokens: int) -> None:
+    assert outcome(outside_token_p_value=outside_token_p_value(outside, tokens)) is Outcome.PASS
+
+
+def test_answers_none_of_which_is_foreign_can_be_foreign_together() -> None:
+    """A server without the chat template, as measured."""
+    assert outcome(outside_token_p_value=outside_token_p_value(46, 1340)) is Outcome.FAIL
+
+
+def test_no_token_is_nobodys_answer() -> None:
+    assert outcome(outside_token_p_value=outside_token_p_value(0, 0)) is Outcome.FAIL
+
+
+@pytest.mark.parametrize("measured", [{}, {"outside_token_p_value": math.nan}, {"outside_token_p_value": None}])
+def test_answers_that_were_not_judged_together_are_not_accepted(measured: dict[str, object]) -> None:
+    assert outcome(**measured) is Outcome.FAIL

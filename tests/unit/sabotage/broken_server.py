@@ -18,8 +18,6 @@ import flask  # noqa: F401 -- once for all processes
 
 from sabotage.faults import FAULTS
 
-LIMIT_TOKENS = 100
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -38,6 +36,7 @@ class Answer:
 
 
 def seen() -> dict[str, Any]:
+    from acceptance.protocols import OWN_MALFORMED
     from pipeline.config import GENERATION_PRESETS, Style
     from pipeline.engines.admission import Admission
     from pipeline.engines.interface import AnswerRequest
@@ -69,7 +68,7 @@ def seen() -> dict[str, Any]:
         "model": "tiny",
         "adapter": "a" * 64,
         "gpu_memory_gib": lambda: 0.0,
-        "max_prompt_tokens": LIMIT_TOKENS,
+        "max_prompt_tokens": 1000,
     }
     service.ready(engine, ServiceInfo(**info, count_tokens=lambda prompt: len(prompt.split())))
     client: Any = create_app(service).test_client()
@@ -80,7 +79,8 @@ def seen() -> dict[str, Any]:
 
     found = {style.value: post(prompt="What is caching?", style=style.value)[1] for style in Style}
     found |= {"health": client.get("/health").get_json(), "unknown_style": post(prompt="Hi", style="rambling")[0]}
-    found["long_prompt"] = post(prompt="word " * 2 * LIMIT_TOKENS)[0]
+    long = OWN_MALFORMED["prompt too long"]
+    found["long_prompt"] = client.post("/generate", data=long.body, headers=dict(long.headers)).status_code
     engine.held = True
     for _ in range(6):
         engine.submit(AnswerRequest("Hi", Style.TERSE, 28.0, GENERATION_PRESETS[Style.TERSE]))

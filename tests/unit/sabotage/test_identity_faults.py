@@ -25,6 +25,7 @@ from pipeline.release.fingerprint import identity
 from pipeline.release.verify import check_verdict
 from pipeline.run_folder import RunFolder
 from sabotage.faults import FAULTS
+from sabotage.replacing import holders_of
 from tests.verdict_files import accepted_subject, document
 
 ADAPTER = {
@@ -58,7 +59,9 @@ def verdict(tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def inject(verdict: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Puts a twin in the place of the base, once the verdict is written; the original comes back after the test."""
-    monkeypatch.setattr(pipeline.model.base_models, "base_model_folder", pipeline.model.base_models.base_model_folder)
+    original = pipeline.model.base_models.base_model_folder
+    for holder in holders_of(original, original.__name__):
+        monkeypatch.setattr(holder, original.__name__, original)
 
     def put(name: str) -> None:
         change = FAULTS[name].inject

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from acceptance.test_served_answers import SERVED_ANSWERS
+from pipeline.config import TARGETS, resolve_preset
+from sabotage import training
 from sabotage.criteria import BOUNDS, younger
+from sabotage.fault import Fault
 from sabotage.faults import FAULTS
-from sabotage.matrix import RESULT, Workshop, require_bounds_in_force, with_older
+from sabotage.matrix import RESULT, Workshop, judged, require_bounds_in_force, with_older
 from sabotage.picture import summarise, to_markdown
 from tests.unit.all_criteria import CRITERIA
 
@@ -47,8 +51,22 @@ def test_every_criterion_has_a_fault_of_its_own() -> None:
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_each_fault_breaks_one_thing_and_names_known_criteria(fault: Any) -> None:
     assert (fault.inject is None) != (fault.damage is None)
+    assert bool(fault.catches) != bool(fault.blind_spot)
     assert set(fault.catches) | set(fault.may_follow) <= {c.id for c in CRITERIA}
     assert not (fault.trains and fault.damage)
+
+
+def test_a_training_that_learns_nothing_is_one_that_starts() -> None:
+    target = TARGETS["smollm2-135m"]
+    lean: Any = target.lean
+    before = dict(lean)
+    try:
+        training.learn_nothing()
+        rate = resolve_preset("lean", target).training.learning_rate
+    finally:
+        lean.clear()
+        lean.update(before)
+    assert np.float32(rate) == 0
 
 
 def test_a_missed_fault_and_a_rejected_healthy_run_are_counted() -> None:
@@ -63,6 +81,31 @@ def test_a_missed_fault_and_a_rejected_healthy_run_are_counted() -> None:
     assert "Not run yet: bf16, fp4," in text
     (row,) = [line for line in text.splitlines() if line.startswith("| missed | something |")]
     assert "| **\u00b7** |" in row
+
+
+@pytest.mark.parametrize(
+    ("decision", "said"),
+    [
+        ("ACCEPTED", "Not caught, and known: blind (it changes too little)."),
+        ("REJECTED", "Known as blind spots, and caught: blind (by style.consistency)."),
+    ],
+)
+def test_a_known_blind_spot_is_listed_apart_and_counted_nowhere(decision: str, said: str) -> None:
+    outcome = "FAIL" if decision == "REJECTED" else "PASS"
+    blind = {**trial("blind", outcome, decision), "catches": [], "blind_spot": "it changes too little"}
+    document = summarise([trial("found", "FAIL", "REJECTED"), blind], ())
+    assert [document[name] for name in ("fault_count", "caught_count", "false_accept_count")] == [1, 1, 0]
+    text = to_markdown(document)
+    assert "1 of 1 faults caught, 0 accepted;" in text
+    assert said in text.splitlines()
+    assert "| blind | something |" in text
+
+
+def test_a_blind_spot_is_caught_only_if_it_is_rejected() -> None:
+    fault = Fault("blind", "something", (), blind_spot="it changes too little", inject=lambda: None)
+    found = {"outcomes": {"style.consistency": "UNDECIDED"}}
+    assert not judged(fault, {**found, "decision": "INCOMPLETE"})["caught"]
+    assert judged(fault, {**found, "decision": "REJECTED"})["caught"]
 
 
 def test_older_trials_stay_until_they_are_run_again_and_are_held_against_todays_faults() -> None:
@@ -175,7 +218,7 @@ def test_the_committed_matrix_is_of_these_criteria_and_faults(matrix: dict[str, 
     for fault in matrix["faults"]:
         assert fault["catches"] == list(FAULTS[fault["name"]].catches)
         assert fault["git_dirty"] is False
-        assert fault["caught"], fault["name"]
+        assert fault["caught"] != bool(FAULTS[fault["name"]].blind_spot), fault["name"]
         assert not fault["unexpected"], fault["name"]
 
 

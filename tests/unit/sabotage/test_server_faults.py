@@ -7,9 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from sabotage.other_servers import Replicas
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -56,3 +59,12 @@ def test_a_client_sees_the_fault_and_not_without_it(name: str, seen: dict[str, d
         assert not SYMPTOMS[name](seen["healthy"])
     except KeyError:  # a healthy answer has no such field
         return
+
+
+def test_half_of_the_requests_reach_the_old_replica_and_only_they_show_it() -> None:
+    def engine(name: str) -> Any:
+        return SimpleNamespace(name=name, weights=f"{name} weights", stats=lambda: name, submit=lambda request: name)
+
+    replicas = Replicas(engine("new"), engine("old"))
+    assert [replicas.submit(None) for _ in range(4)] == ["new", "old", "new", "old"]
+    assert (replicas.name, replicas.weights, replicas.stats()) == ("new", "new weights", "new")
