@@ -16,7 +16,7 @@ from pipeline.model.loading import LoadedModel
 
 SAMPLING_SEEDS = (7, 11, 13)
 PRESET_QUESTIONS = 12
-AT_ONCE = {"cpu": 64, "cuda": 60}
+AT_ONCE = {"cpu": 96, "cuda": 60}
 """Answers that are decoded at the same time."""
 
 

@@ -26,6 +26,8 @@ SLOT_TOKENS = {"cpu": 8192, "cuda": 2048}
 GRAPH_TOKENS = 256
 """On a GPU a step reads a multiple of so many cached tokens of each answer, so that few graphs are recorded."""
 WARMUP_STEPS = 2
+READ_TOGETHER = 16
+"""Prompts that a CPU reads in one pass."""
 
 
 class Decoder:
@@ -86,7 +88,7 @@ class Decoder:
         self._given = torch.zeros(self.slot_tokens, dtype=torch.long, device=self._device)
         self._start, self._last, self._follower = torch.zeros(3, 1, dtype=torch.long, device=self._device)
         self._graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
-        self._generator: torch.Generator | None = None
+        self._generators: list[torch.Generator | None] = [None] * (self._slots + 1)
 
     def beside(self) -> Decoder:
         """Another decoder over the same weights, for another thread; only on a CPU, where nothing was recorded."""
@@ -94,13 +96,6 @@ class Decoder:
         other._reserve()
         other._layers = self._layers.over(other._cache)
         return other
-
-    def seed(self, number: int) -> None:
-        """Let the answers draw from random numbers of their own from now on; a GPU's graphs draw from torch's."""
-        if self._on_cuda:
-            torch.manual_seed(number)
-        else:
-            self._generator = torch.Generator().manual_seed(number)
 
     @property
     def ahead(self) -> int:
@@ -129,12 +124,51 @@ class Decoder:
         self._run(self._read, padded, end)
         return self._on_host(self._follower)
 
+    @property
+    def starts_at_once(self) -> int:
+        """Prompts that ``start`` reads in one pass: on a CPU several, since each pass streams all weights."""
+        return 1 if self._on_cuda else READ_TOGETHER
+
+    def start(
+        self, asked: Sequence[tuple[Sequence[int], GenerationConfig, torch.Generator | None]], first_slot: int
+    ) -> list[int]:
+        """Read entire prompts, and let their answers go on in neighbouring slots; returns the tokens after them.
+
+        Args:
+            asked: Token ids of each prompt, limits of its answer, and what that draws from on a CPU; None is torch's
+                own. At most ``starts_at_once``.
+            first_slot: The slot of the first.
+        """
+        if self._on_cuda:
+            ((prompt, limits, _),) = asked
+            follower = self.read(prompt, 0, limits)
+            self.join(first_slot, len(prompt))
+            return follower()
+        prompts = [prompt for prompt, _, _ in asked]
+        slots, longest = len(prompts), max(map(len, prompts))
+        # Shorter ones end where the longest does. What stands before them goes into a cell that is overwritten before
+        # anything attends to it.
+        ids = torch.zeros(slots, longest, dtype=torch.long)
+        positions = torch.full_like(ids, self.slot_tokens - 1)
+        for row, (prompt, limits, generator) in enumerate(asked):
+            ids[row, -len(prompt) :], positions[row, -len(prompt) :] = torch.tensor(prompt), self._places[: len(prompt)]
+            self._choice.set(first_slot + row, limits, prompt_tokens=len(prompt))
+            self._generators[first_slot + row] = generator
+            self._positions[first_slot + row] = len(prompt)
+        logits = self._layers(self._tokens(ids, positions, first_slot, longest), self._places[longest - 1 : longest])
+        choice = self._choice.part(first_slot, first_slot + slots)
+        generators = self._generators[first_slot : first_slot + slots]
+        followers = choose(logits, positions[:, -1], choice, self._eos_token_id, generators)
+        self._next[first_slot : first_slot + slots] = followers
+        found: list[int] = followers.tolist()
+        return found
+
     def _read(self, tokens: int, length: int) -> None:
         positions = (self._start + self._places[:tokens]).clamp_(max=self.slot_tokens - 1)
         given = self._tokens(self._given[:tokens].unsqueeze(0), positions.unsqueeze(0), self._slots, length)
         choice = self._choice.part(self._slots, self._slots + 1)
         logits = self._layers(given, self._last)
-        self._follower.copy_(choose(logits, positions[self._last], choice, self._eos_token_id, self._generator))
+        self._follower.copy_(choose(logits, positions[self._last], choice, self._eos_token_id))
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits after each token of a text, float32, shape (tokens, vocabulary), to compare with another model's."""
@@ -155,6 +189,7 @@ class Decoder:
     def _copy(self, source: int, target: int, length: int) -> None:
         self._cache[:, :, target, :length] = self._cache[:, :, source, :length]
         self._choice.copy(source, target)
+        self._generators[target] = self._generators[source]
 
     def launch(self, slots: int, length: int) -> Callable[[], list[int]]:
         """Start a step of the first ``slots`` slots, whose tokens are at positions below ``length``.
@@ -186,7 +221,8 @@ class Decoder:
         logits = self._layers(
             self._tokens(self._next[:slots].unsqueeze(1), positions.unsqueeze(1), 0, length), self._places[:1]
         )
-        self._next[:slots] = choose(logits, positions, self._choice.part(0, slots), self._eos_token_id, self._generator)
+        choice, generators = self._choice.part(0, slots), None if self._on_cuda else self._generators[:slots]
+        self._next[:slots] = choose(logits, positions, choice, self._eos_token_id, generators)
         positions.add_(1).clamp_(max=self.slot_tokens - 1)  # a graph's spare slots are never reset
 
     def _tokens(self, ids: Tensor, positions: Tensor, first_slot: int, length: int) -> Tokens:

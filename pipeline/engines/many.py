@@ -44,6 +44,7 @@ class _Row:
 
     prompt: list[int]
     limits: GenerationConfig
+    generator: torch.Generator | None = None
     answer: list[int] = field(default_factory=list)
 
     @property
@@ -68,7 +69,7 @@ def generate_many(
     Args:
         model: A model in evaluation mode.
         tokenizer: Its tokenizer, style tokens added.
-        asked: The prompts; the sampled ones of one seed are answered together, greedy ones beside any of them.
+        asked: The prompts. On a CPU what an answer draws depends on its seed and its place here alone.
         at_once: Answers that are decoded at the same time.
         first: Prompts that are answered before the others.
         go_on: Whether the others are answered too, given the answers to the first.
@@ -81,7 +82,12 @@ def generate_many(
         TextError: As ``styled_prompt_ids``.
     """
     started = time.perf_counter()
-    rows = [_Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits) for one in asked]
+    on_cpu = model.device.type == "cpu"
+    generators = [_generator(one, number) if on_cpu else None for number, one in enumerate(asked)]
+    rows = [
+        _Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits, generator)
+        for one, generator in zip(asked, generators, strict=True)
+    ]
     pairs, slots = list(zip(asked, rows, strict=True)), min(at_once, len(rows))
 
     def answers(of: Sequence[_Pair]) -> list[Generation]:
@@ -133,17 +139,18 @@ def _slot_tokens(rows: Sequence[_Row]) -> int:
 def _answer(decoder: Decoder, pairs: Sequence[_Pair], slots: int, eos_id: int) -> None:
     """Answer all, on a CPU in a thread for each core: alone it need not wait for the others at every step."""
     workers = max(1, min(_cores(), len(pairs) // ROWS_OF_A_CORE)) if decoder.on_cpu else 1
+    if not decoder.on_cpu:
+        torch.manual_seed(max(one.seed for one, _ in pairs))  # a recorded step draws from torch's own numbers
     groups = _groups(pairs, workers)
     free = SimpleQueue[Decoder]()
     for each in (decoder, *(decoder.beside() for _ in range(workers - 1))):
         free.put(each)
 
-    def work(group: tuple[int, list[_Row]]) -> None:
+    def work(group: list[_Row]) -> None:
         taken = free.get()
         try:
             with torch.inference_mode():
-                taken.seed(group[0])
-                _decode(taken, group[1], slots, eos_id)
+                _decode(taken, group, slots, eos_id)
         finally:
             free.put(taken)
 
@@ -154,23 +161,17 @@ def _cores() -> int:
     return torch.get_num_threads()
 
 
-def _groups(pairs: Sequence[_Pair], workers: int) -> list[tuple[int, list[_Row]]]:
-    """What is decoded together, with its seed: as many groups for each worker, and equally many long answers in each.
+def _generator(one: Asked, number: int) -> torch.Generator | None:
+    # Of a seed torch takes the lower 32 bits.
+    return torch.Generator().manual_seed(one.seed * 1_000_003 + number) if one.limits.temperature > 0 else None
 
-    Greedy answers draw nothing, so they fill the places beside any seed's. The longest answers stand first, so that few
-    places are empty at the end.
-    """
-    seeds = list(dict.fromkeys(one.seed for one, _ in pairs if one.limits.temperature > 0))
-    count = -(-max(1, len(seeds)) // workers) * workers
-    groups: list[list[_Pair]] = [[] for _ in range(count)]
-    for pair in sorted(pairs, key=lambda pair: (pair[0].limits.temperature == 0, pair[0].style is Style.TERSE)):
-        is_sampled = pair[0].limits.temperature > 0
-        (groups[seeds.index(pair[0].seed)] if is_sampled else min(groups, key=_work)).append(pair)
-    seeds += [0] * (count - len(seeds))
-    return [
-        (seed, [row for _, row in sorted(group, key=lambda pair: pair[0].style is Style.TERSE)])
-        for seed, group in zip(seeds, groups, strict=True)
-    ]
+
+def _groups(pairs: Sequence[_Pair], workers: int) -> list[list[_Row]]:
+    """What each worker decodes, as much for each; the longest first, so that few places are empty at the end."""
+    groups: list[list[_Pair]] = [[] for _ in range(workers)]
+    for pair in sorted(pairs, key=lambda pair: pair[0].style is Style.TERSE):
+        min(groups, key=_work).append(pair)
+    return [[row for _, row in group] for group in groups]
 
 
 def _work(group: Sequence[_Pair]) -> tuple[int, int]:
@@ -181,21 +182,26 @@ def _decode(decoder: Decoder, rows: Sequence[_Row], slots: int, eos_id: int) -> 
     def is_complete(row: _Row) -> bool:
         return row.answer[-1] == eos_id or len(row.answer) >= row.limits.max_new_tokens
 
-    waiting, running = list(reversed(rows)), list[_Row]()
-    while waiting or running:
-        while waiting and len(running) < slots:
-            row = waiting.pop()
-            row.answer += decoder.read(row.prompt, 0, row.limits)()
-            if not is_complete(row):
-                decoder.join(len(running), len(row.prompt))
-                running.append(row)
-        if running:
-            tokens = decoder.launch(len(running), max(row.length for row in running))()
-            for row, token in zip(running, tokens, strict=True):
-                row.answer.append(token)
-        for slot in reversed(range(len(running))):
+    def leave(first: int) -> None:
+        """Let the last answer take the place of each complete one among those from ``first`` on."""
+        for slot in reversed(range(first, len(running))):
             if is_complete(running[slot]):
                 last = running.pop()
                 if slot < len(running):
                     decoder.move(len(running), slot, last.length - 1)
                     running[slot] = last
+
+    waiting, running = list(reversed(rows)), list[_Row]()
+    while waiting or running:
+        while waiting and len(running) < slots:
+            new = [waiting.pop() for _ in range(min(decoder.starts_at_once, len(waiting), slots - len(running)))]
+            tokens = decoder.start([(row.prompt, row.limits, row.generator) for row in new], len(running))
+            for row, token in zip(new, tokens, strict=True):
+                row.answer.append(token)
+            running += new
+            leave(len(running) - len(new))
+        if running:
+            tokens = decoder.launch(len(running), max(row.length for row in running))()
+            for row, token in zip(running, tokens, strict=True):
+                row.answer.append(token)
+        leave(0)

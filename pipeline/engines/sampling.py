@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from pipeline.config import GenerationConfig
 
+Generators = Sequence[torch.Generator | None]
+"""What the tokens of each answer are drawn from; None is torch's own."""
 NUCLEUS_CANDIDATES = 256
 """Likeliest tokens among which a CPU looks for a nucleus before it sorts the vocabulary, which takes as long as a step
 of a small model; a GPU always sorts, since asking whether they suffice would make it wait."""
@@ -55,7 +58,7 @@ class Choice:
 
 
 def choose(
-    logits: Tensor, positions: Tensor, choice: Choice, eos_token_id: int, generator: torch.Generator | None = None
+    logits: Tensor, positions: Tensor, choice: Choice, eos_token_id: int, generators: Generators | None = None
 ) -> Tensor:
     """The tokens that follow, shape (answers,).
 
@@ -64,29 +67,33 @@ def choose(
         positions: Position of the last token of each answer, shape (answers,).
         choice: How each is chosen.
         eos_token_id: The token that ends an answer.
-        generator: What is drawn from; None draws from torch's own of the device.
+        generators: What each is drawn from on a CPU; None draws from torch's own of the device.
     """
     scores = logits.float()
     must_go_on = positions < choice.ends_from
     scores[:, eos_token_id] = scores[:, eos_token_id].masked_fill(must_go_on, -torch.inf)
     best = scores.argmax(-1)
     if scores.is_cuda:  # asking who samples would make it wait
-        drawn = _drawn(scores / choice.temperature.unsqueeze(-1), choice.top_p.unsqueeze(-1), generator)
+        drawn = _drawn(scores / choice.temperature.unsqueeze(-1), choice.top_p.unsqueeze(-1))
         return torch.where(choice.top_p == 0, best, drawn)
     (sampled,) = choice.top_p.nonzero(as_tuple=True)
     if len(sampled):
         temperature, top_p = (values[sampled].unsqueeze(-1) for values in (choice.temperature, choice.top_p))
-        best[sampled] = _drawn(scores[sampled] / temperature, top_p, generator)
+        drawn_from = generators and [generators[index] for index in sampled.tolist()]
+        best[sampled] = _drawn(scores[sampled] / temperature, top_p, drawn_from)
     return best
 
 
-def _drawn(scores: Tensor, top_p: Tensor, generator: torch.Generator | None) -> Tensor:
+def _drawn(scores: Tensor, top_p: Tensor, generators: Generators | None = None) -> Tensor:
     """A token of each row's nucleus, by its probability."""
     candidates, tokens, mass = _likeliest(scores, top_p)
     # As in transformers, the token at which the mass is reached still belongs to the nucleus.
     inside = candidates.masked_fill(mass - candidates >= top_p, 0.0)
+    noise = torch.empty_like(inside)
+    for row, generator in zip(noise, generators, strict=True) if generators else ((noise, None),):
+        row.exponential_(generator=generator)
     # The largest ratio of probability and exponential noise falls on each token with its probability.
-    drawn = (inside / torch.empty_like(inside).exponential_(generator=generator)).argmax(-1, keepdim=True)
+    drawn = (inside / noise).argmax(-1, keepdim=True)
     return tokens.gather(-1, drawn).squeeze(-1)
 
 

@@ -14,7 +14,7 @@ def for_inference(model: Any) -> Any:
     """Convert a 4-bit model, with or without an adapter, to the form that generates fastest with the same results.
 
     With fast 4-bit kernels the model stays unchanged. A CPU without them would unpack every weight for every token, so
-    the NF4 values are unpacked once. In bfloat16 an adapter stays unmerged, since merging would round it away; in
+    the NF4 values are unpacked once. In bfloat16 an adapter stays unmerged, since merging rounds once more; in
     float32 it is merged.
     """
     if next(model.parameters()).device.type != "cpu" or multiplies_packed_on_cpu():

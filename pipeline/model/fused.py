@@ -1,8 +1,9 @@
-"""Projections of one input as one product, prepared once for inference: the judged values, the adapter kept beside.
+"""Projections of one input as one product, prepared once for inference.
 
-The rows of the projections stand below each other, and LoRA's A below them, so that one product gives the base's
-outputs and LoRA's inner values; a second adds all B, laid out along a diagonal. The base's values are those of the
-4-bit weights: dequantised once, or still packed where memory is short.
+The rows of the projections stand below each other. On a CPU the adapter is merged into the dequantised weights, since
+its small products would cost a fifth of a step. On a GPU it stays beside them: LoRA's A stands below the rows, so that
+one product gives the base's outputs and LoRA's inner values, and a second adds all B, laid out along a diagonal; there
+the base's values stay packed where memory is short.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from pipeline.model.dequantize import plain_weight
 
 ADAPTER = "default"
 """PEFT's name of the only adapter."""
-WeightForm = Literal["dequantised", "nf4"]
+WeightForm = Literal["merged", "dequantised", "nf4"]
 RESERVE_BYTES = 2 * GIB
 """Left free on a GPU for activations when the form is chosen."""
 
 
 def affordable_form(model: Any) -> WeightForm:
-    """The fastest form for which a model's device has the memory: on a CPU dequantised, on a GPU if it fits."""
+    """The fastest form for which the device has the memory: merged on a CPU, dequantised on a GPU if that fits."""
     if model.device.type != "cuda":
-        return "dequantised"
+        return "merged"
     packed = [module for module in model.modules() if isinstance(module, Linear4bit)]
     needed_bytes = sum(2 * module.in_features * module.out_features for module in packed) + RESERVE_BYTES
     return "nf4" if packed and needed_bytes > torch.cuda.mem_get_info()[0] else "dequantised"
@@ -47,19 +48,25 @@ class FusedProjections:
         Args:
             layers: PEFT's LoRA layers, bitsandbytes' or plain linear ones, without bias.
             dtype: Type of the inputs and of the prepared weights.
-            form: Whether the base's values are dequantised or stay packed, which needs 4-bit layers.
+            form: Whether the base's values are dequantised, with the adapter merged into them or beside them, or stay
+                packed, which needs 4-bit layers.
         """
+        self._base: _Dense | _Packed
+        self._down: Tensor | None = None
+        self._up: Tensor | None = None
+        if form == "merged":
+            self._base = _Dense(torch.cat([_merged(layer, dtype) for layer in layers]))
+            return
         bases = [_base(layer) for layer in layers]
         adapted = [layer for layer in layers if isinstance(layer, LoraLayer)]
         self._outputs = sum(base.out_features for base in bases)
         down = [layer.lora_A[ADAPTER].weight.to(dtype) for layer in adapted]
-        self._up: Tensor | None = _diagonal(layers, bases, dtype) if adapted else None
+        self._up = _diagonal(layers, bases, dtype) if adapted else None
         if form == "nf4":
-            self._base: Any = _Packed(bases, dtype)
+            self._base = _Packed(bases, dtype)
             self._down = torch.cat(down) if down else None
         else:
             self._base = _Dense(torch.cat([*(plain_weight(base).to(dtype) for base in bases), *down]))
-            self._down = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The outputs side by side, shape (tokens, outputs of all), of ``inputs``, shape (tokens, inputs)."""
@@ -70,6 +77,15 @@ class FusedProjections:
             return outputs.addmm_(functional.linear(inputs, self._down), self._up)
         base, inner = outputs.tensor_split((self._outputs,), dim=-1)
         return base.addmm_(inner, self._up)
+
+
+def _merged(layer: Any, dtype: torch.dtype) -> Tensor:
+    """The weight with the adapter's product added, rounded once more than the base's own values."""
+    weight = plain_weight(_base(layer)).to(dtype)
+    if isinstance(layer, LoraLayer):
+        up, down = layer.lora_B[ADAPTER].weight.float(), layer.lora_A[ADAPTER].weight.float()
+        weight = (weight.float() + up @ down * layer.scaling[ADAPTER]).to(dtype)
+    return weight
 
 
 def _base(layer: Any) -> Any:

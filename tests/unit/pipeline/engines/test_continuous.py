@@ -209,7 +209,7 @@ def shaken(tiny_run: RunFolder) -> TrainedModel:
     return trained
 
 
-@pytest.mark.parametrize("form", ["dequantised", "nf4"])
+@pytest.mark.parametrize("form", ["merged", "dequantised", "nf4"])
 def test_prepared_weights_give_the_probabilities_of_the_judged_ones(form: WeightForm, shaken: TrainedModel) -> None:
     if form == "nf4" and not multiplies_packed_on_cpu():
         pytest.skip("with this bitsandbytes the judged model's weights are unpacked on a CPU")

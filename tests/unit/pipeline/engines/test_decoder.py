@@ -60,7 +60,7 @@ def test_answers_are_those_of_generate_in_any_slot(name: str) -> None:
 def test_the_form_of_the_weights_is_named() -> None:
     with torch.inference_mode():
         names = [Decoder(model_of(config), EOS, 1, 64).weights for config in CONFIGS.values()]
-    assert names == ["dequantised to float32", "as loaded", "as loaded"]
+    assert names == ["merged to float32", "as loaded", "as loaded"]
 
 
 def answers_of(decoders: Sequence[Decoder], prompts: Sequence[list[int]]) -> list[list[int]]:

@@ -276,4 +276,4 @@ def test_a_gpu_keeps_packed_weights_where_unpacked_ones_have_no_room(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_gib * GIB, 141 * GIB))
     model = SimpleNamespace(device=torch.device("cuda"), modules=lambda: [object(), *[packed] * 32])
     assert fused.affordable_form(model) == form
-    assert fused.affordable_form(SimpleNamespace(device=torch.device("cpu"))) == "dequantised"
+    assert fused.affordable_form(SimpleNamespace(device=torch.device("cpu"))) == "merged"
