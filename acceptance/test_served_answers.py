@@ -7,10 +7,8 @@ the answers with the judged model, so it detects a server that answers nonsense,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import pytest
-import torch
 from scipy.stats import binom
 
 from acceptance.answers import ROUNDED_OUT_SHARE, response_ids
@@ -20,7 +18,6 @@ from harness.recorder import Recorder
 from pipeline.config import GENERATION_PRESETS
 from pipeline.generation.scoring import sampling_surprise
 from pipeline.model.loading import TrainedModel
-from pipeline.model.openmp import map_on_cores
 
 CHANCE = 1e-6
 """How likely an answer of the judged model, or all answers together, may be called foreign."""
@@ -41,8 +38,7 @@ SERVED_ANSWERS = Criterion(
 
 @pytest.mark.criterion(SERVED_ANSWERS)
 def test_served_answers(measured: Recorder, crowd: Crowd, trained: TrainedModel) -> None:
-    workers = torch.get_num_threads() if trained.model.device.type == "cpu" else 1
-    read = map_on_cores(partial(surprises, trained), crowd.answered, workers)
+    read = [surprises(trained, one) for one in crowd.answered]
     tokens, outside = sum(map(len, read)), sum(surprise.count(None) for surprise in read)
     measured.record(
         answer_count=len(read),

@@ -26,7 +26,7 @@ def error_rates() -> str:
     refused = Proportion(matrix["false_reject_count"], matrix["healthy_count"])
     missed = Proportion(matrix["fault_count"] - matrix["caught_count"], matrix["fault_count"])
     again = {run["run"]: Proportion(run["flip_count"], run["judgements"]) for run in calibration["flips"]}
-    by, waiting = min(len(trial["outcomes"]) for trial in matrix["healthy"]), len(matrix["faults_not_run"])
+    by = min(len(trial["outcomes"]) for trial in matrix["healthy"])
     rows = [
         (f"a healthy model, trained with another seed, by {by} of {len(matrix['criteria'])} criteria", _seen(refused)),
         *((f"the healthy model `{name}`, judged by other questions", _seen(sample)) for name, sample in again.items()),
@@ -34,7 +34,7 @@ def error_rates() -> str:
     shown = table(
         ("what", "error", "seen"),
         [(what, "refused", seen) for what, seen in rows]
-        + [(f"a pipeline with a known fault; {waiting} more wait for their trial", "accepted", _seen(missed))],
+        + [("a pipeline with a known fault that a criterion must catch", "accepted", _seen(missed))],
     )
     return f"{shown}\n[{MATRIX}](../results/{MATRIX}): `make sabotage`.\n{origin(CALIBRATION)}"
 

@@ -92,7 +92,9 @@ def token_nll(
         return _batch_nll(model, collate([rows[index] for index in chosen], tokenizer.pad_token_id), plain)
 
     workers = min(torch.get_num_threads(), len(batches)) if model.device.type == "cpu" else 1
-    for chosen, found in zip(batches, map_on_cores(scored, batches, workers), strict=True):
+    # The first pass lays a CPU's 4-bit weights out, which two threads must not do at once.
+    first = [scored(chosen) for chosen in batches[:1]]
+    for chosen, found in zip(batches, [*first, *map_on_cores(scored, batches[1:], workers)], strict=True):
         for index, score in zip(chosen, found, strict=True):
             scores[index] = score
     return scores
