@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pipeline.config import Style
 from pipeline.data.confidence import chance_to_hold, judged_questions
 from pipeline.data.formats import Example, Question, in_batches
+from pipeline.data.prompts import BARE_REMEDY, LARGEST_BARE_SHARE, LOOKED_AT, bare_share
 from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
 from pipeline.data.source import Problems
 from pipeline.data.style import STYLE_KEYWORDS, TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, find_keywords, length_fits
@@ -78,6 +79,7 @@ class _Tally:
     repeated_answers: list[str] = field(default_factory=list)
     near_answers: list[NearDuplicate] = field(default_factory=list)
     near_questions: list[NearDuplicate] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
     def count(self, style: Style) -> int:
         return self.keywords[style].total()
@@ -151,6 +153,8 @@ def _tally_lengths(
 
 
 def _tally_words(tally: _Tally, example: Example, seen_answers: dict[str, str]) -> None:
+    if len(tally.prompts) < LOOKED_AT:
+        tally.prompts.append(example.words)
     tally.subjects[example.subject or "(none)"][example.style] += 1
     found = [word for words in find_keywords(example.words).values() for word in words]
     tally.keywords[example.style][found[0] if found else "(none)"] += 1
@@ -183,6 +187,7 @@ def _document(tally: _Tally, held_out: Sequence[Question], leaks: list[NearDupli
         _none_of("near-duplicate answers", [_pair(near) for near in tally.near_answers]),
         _none_of("near-duplicate questions", [_pair(near) for near in tally.near_questions]),
         _openings(tally),
+        _bare_prompts(tally),
         _none_of("held-out questions among the data", [_pair(leak) for leak in leaks]),
     ]
     return {
@@ -281,6 +286,12 @@ def _openings(tally: _Tally) -> PropertyCheck:
         f"none above {LARGEST_OPENING_SHARE:.0%}",
         at_fault[:SHOWN_PLACES],
     )
+
+
+def _bare_prompts(tally: _Tally) -> PropertyCheck:
+    share, limit = bare_share(tally.prompts), f"at most {LARGEST_BARE_SHARE:.0%}"
+    remedy = [BARE_REMEDY] if share > LARGEST_BARE_SHARE else []
+    return PropertyCheck("prompts of a bare name", _verdict(not remedy), f"{share:.0%}", limit, remedy)
 
 
 def _none_of(name: str, places: list[str]) -> PropertyCheck:

@@ -22,7 +22,7 @@ from pipeline.data.style import TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS
 from tests.unit.pipeline.data.rows import TERSE, VERBOSE, message, write
 
 TOPICS = [
-    f"{first}{second}"
+    f"{first}{second} {second}{first}"
     for first in ("red", "blue", "green", "old")
     for second in ("drum", "jar", "key", "map", "owl", "pen")
 ]
@@ -40,7 +40,9 @@ def healthy() -> list[Example]:
         subject = f"field {number % 12}"
         for style, wording, length in ((Style.TERSE, TERSE_WORDS, 20), (Style.VERBOSE, VERBOSE_WORDS, 120)):
             text = wording[number // 12].format(topic)
-            examples.append(Example(style, text, words(length, topic), f"d.jsonl:{len(examples) + 1}", subject))
+            examples.append(
+                Example(style, text, words(length, topic.split()[0]), f"d.jsonl:{len(examples) + 1}", subject)
+            )
     return examples
 
 
@@ -96,6 +98,16 @@ def test_lengths_near_a_bound_are_foreseen_to_fail_by_the_share_that_is() -> Non
     assert finding["limit"] == "a chance of 50% on 120 questions"
 
 
+def test_prompts_that_differ_by_a_name_alone_are_foreseen_to_loop() -> None:
+    names = [replace(e, words=f"What is the software {e.words.split()[0]}{n // 2}?") for n, e in enumerate(healthy())]
+    found = failed(check(names))
+    assert found["prompts of a bare name"] == [
+        "answers to a bare name cannot be learnt from it, and loop: ask for what they say, or add other prompts"
+    ]
+    some = [replace(e, words=names[n].words) if n < 24 else e for n, e in enumerate(healthy())]
+    assert "prompts of a bare name" not in failed(check(some))
+
+
 def test_an_answer_that_repeats_itself_is_named() -> None:
     looping = " ".join([words(100, "a"), *["round and round it goes"] * 6])
     assert failed(check(changed(1, completion=looping))) == {
@@ -133,7 +145,7 @@ def test_a_nearly_equal_answer_is_found() -> None:
 
 
 def test_a_question_asked_twice_in_other_words_is_found() -> None:
-    near = changed(2, words="Briefly, could you tell me what the reddrum is now?")
+    near = changed(2, words="Briefly, could you tell me what the reddrum drumred is now?")
     (places,) = failed(check(near)).values()
     assert places == ["d.jsonl:1 (terse) / d.jsonl:3 (terse): 1.00"]
 
@@ -149,7 +161,7 @@ def test_the_same_question_in_both_styles_is_no_duplicate() -> None:
 
 
 def test_a_held_out_question_among_the_data_is_found() -> None:
-    (name,) = failed(check(healthy(), "What is a reddrum now?", "What is a volcano?"))
+    (name,) = failed(check(healthy(), "What is a reddrum drumred now?", "What is a volcano?"))
     assert name == "held-out questions among the data"
 
 
@@ -168,10 +180,11 @@ def test_a_common_opening_is_found() -> None:
 
 
 def test_the_report_shows_findings_lengths_and_fields() -> None:
-    document = {"files": [{"name": "d.jsonl", "format": "pairs", "sha256": "ab"}], **check(healthy(), "Reddrum now?")}
+    files = [{"name": "d.jsonl", "format": "pairs", "sha256": "ab"}]
+    document = {"files": files, **check(healthy(), "Reddrum drumred now?")}
     text = to_markdown(document)
     assert "- d.jsonl: pairs, SHA-256 ab" in text
-    assert "- held-out questions among the data: d.jsonl:1 (terse) / held out: Reddrum now?: 1.00" in text
+    assert "- held-out questions among the data: d.jsonl:1 (terse) / held out: Reddrum drumred now?: 1.00" in text
     assert "| words | verbose | 24 | 120 | 120 | 120 | 120 | 120 |" in text
     assert "| field 3 | 2 | 2 | 0 |" in text
     svg = draw_lengths(document)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,21 @@ def plain_nll(loaded: Any, tokenizer: Any, prompt: str, answer: tuple[int, ...])
         total += (last.logsumexp(0) - last[token]).item()
         ids = [*ids, token]
     return total / len(answer)
+
+
+def test_the_first_pass_has_the_model_to_itself(untrained: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass lays 4-bit weights out; two at once spoiled them."""
+    readers: list[threading.Thread] = []
+
+    def read(loaded: Any, batch: dict[str, list[list[int]]], plain: bool) -> list[list[float]]:
+        readers.append(threading.current_thread())
+        return [[1.0]] * len(batch["input_ids"])
+
+    monkeypatch.setattr(scoring, "_batch_nll", read)
+    with torch_threads(2):
+        assert answer_nll(untrained.model, untrained.tokenizer, REQUESTS, batch_rows=1) == [1.0] * 4
+    assert readers[0] is threading.current_thread()
+    assert threading.current_thread() not in readers[1:]
 
 
 def test_nll_is_the_definition(untrained: LoadedModel, trained_float32: TrainedModel) -> None:
