@@ -18,15 +18,20 @@ from pipeline.data.formats import Example, Question, in_batches
 from pipeline.data.prompts import BARE_REMEDY, LARGEST_BARE_SHARE, LOOKED_AT, bare_share
 from pipeline.data.similarity import NearDuplicate, SimilarityIndex, answer_features, question_features, words_of
 from pipeline.data.source import Problems
-from pipeline.data.style import STYLE_KEYWORDS, TERSE_LIMIT_TOKENS, VERBOSE_FLOOR_TOKENS, find_keywords, length_fits
+from pipeline.data.style import (
+    CLEAR_SHARE,
+    STYLE_KEYWORDS,
+    TERSE_LIMIT_TOKENS,
+    VERBOSE_FLOOR_TOKENS,
+    find_keywords,
+    is_clear_of_bound,
+    length_fits,
+)
 from pipeline.files import sha256_of_text
 
 AnswerLengths = Callable[[Sequence[Example], Problems], list[int]]
 """Returns the answers' token counts under one tokenizer; reports the examples that training would refuse."""
 
-CLEAR_SHARE = 0.8
-"""An answer is clear of its bound if it stays within when it is a quarter longer (terse) or a fifth shorter (verbose):
-about as far as the embedded run's answers spread beyond those of its data (``results/smollm2-135m/acceptance``)."""
 LEAST_CHANCE = 0.5
 MOST_REPEATED_SHARE = 0.10
 """Of an answer's four-word sequences; the criterion's limit of ``seq_rep_4_mean``."""
@@ -128,13 +133,6 @@ def check_examples(
         for leak in index.similar([question_features(question.text)], [f"held out: {question.text}"], add=False)
     ]
     return _document(tally, held_out, leaks)
-
-
-def is_clear_of_bound(style: Style, tokens: int) -> bool:
-    """Whether a model that answers like this, but not exactly, stays within the bound."""
-    if style is Style.TERSE:
-        return tokens < CLEAR_SHARE * TERSE_LIMIT_TOKENS
-    return tokens > VERBOSE_FLOOR_TOKENS / CLEAR_SHARE
 
 
 def _tally_lengths(

@@ -14,6 +14,9 @@ STYLE_KEYWORDS: Mapping[Style, tuple[str, ...]] = MappingProxyType(
 TERSE_LIMIT_TOKENS = 50
 VERBOSE_FLOOR_TOKENS = 80
 """Bounds of ``style.token_separation``; an answer is shorter, or longer."""
+CLEAR_SHARE = 0.8
+"""An answer is clear of its bound if it stays within when it is a quarter longer (terse) or a fifth shorter (verbose):
+about as far as the embedded run's answers spread beyond those of its data (``results/smollm2-135m/acceptance``)."""
 
 
 def find_keywords(prompt: str) -> dict[Style, list[str]]:
@@ -37,3 +40,10 @@ def inject_token(prompt: str, style: Style) -> str:
 def length_fits(style: Style, tokens: int) -> bool:
     """Whether an answer's length is within the criteria's bound for its style."""
     return tokens < TERSE_LIMIT_TOKENS if style is Style.TERSE else tokens > VERBOSE_FLOOR_TOKENS
+
+
+def is_clear_of_bound(style: Style, tokens: int) -> bool:
+    """Whether a model that answers like this, but not exactly, stays within the bound."""
+    if style is Style.TERSE:
+        return tokens < CLEAR_SHARE * TERSE_LIMIT_TOKENS
+    return tokens > VERBOSE_FLOOR_TOKENS / CLEAR_SHARE

@@ -118,10 +118,9 @@ def test_the_death_of_the_engines_thread_reaches_everybody(
     def broken(*arguments: Any) -> None:
         raise error
 
-    running = engine.submit(request(limits=LONG))
+    running, waiting = engine.submit(request(limits=LONG)), engine.submit(request(limits=LONG))
     assert next(running.deltas())
     monkeypatch.setattr(Decoder, "launch", broken)
-    waiting = engine.submit(request())
     for ticket in (running, waiting):
         with pytest.raises(EngineFailedError):
             ticket.result()
