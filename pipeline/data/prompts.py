@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 LOOKED_AT = 2000
-"""Prompts of which words are kept, so that memory does not grow with the data."""
+"""Prompts that are kept, the first ones, so that memory does not grow with the data."""
 COMMON_SHARE = 0.1
 """A word of more prompts than this share, or than the two of a pair, belongs to the sentence, not to its subject."""
 LARGEST_BARE_SHARE = 0.5
@@ -15,11 +15,8 @@ PUNCTUATION = ".,;:?!()\"'"
 
 
 def bare_share(prompts: Iterable[str]) -> float:
-    """Share of prompts, of the first ``LOOKED_AT``, with at most one word that few others have; 0 without prompts."""
-    words = [
-        {word.strip(PUNCTUATION).lower() for word in prompt.split()}
-        for _, prompt in zip(range(LOOKED_AT), prompts, strict=False)
-    ]
+    """Share of prompts with at most one word that few others have; 0 without prompts."""
+    words = [{word.strip(PUNCTUATION).lower() for word in prompt.split()} for prompt in prompts]
     counts = Counter(word for of_one in words for word in of_one)
     common = max(2, COMMON_SHARE * len(words))
     bare = sum(sum(counts[word] <= common for word in of_one) <= 1 for of_one in words)

@@ -82,11 +82,9 @@ def generate_many(
         TextError: As ``styled_prompt_ids``.
     """
     started = time.perf_counter()
-    on_cpu = model.device.type == "cpu"
-    generators = [_generator(one, number) if on_cpu else None for number, one in enumerate(asked)]
     rows = [
-        _Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits, generator)
-        for one, generator in zip(asked, generators, strict=True)
+        _Row(styled_prompt_ids(tokenizer, one.prompt, one.style), one.limits, _generator(one, number))
+        for number, one in enumerate(asked)
     ]
     pairs, slots = list(zip(asked, rows, strict=True)), min(at_once, len(rows))
 
@@ -162,6 +160,7 @@ def _cores() -> int:
 
 
 def _generator(one: Asked, number: int) -> torch.Generator | None:
+    """What a sampled answer draws from on a CPU; a GPU's recorded steps draw from torch's own numbers."""
     # Of a seed torch takes the lower 32 bits.
     return torch.Generator().manual_seed(one.seed * 1_000_003 + number) if one.limits.temperature > 0 else None
 
