@@ -122,11 +122,12 @@ versions: $(READY)
 serving-load: $(READY)
 	$(BIN)/python -m benchmarks.serving_load --run $(RUN) --output results/smollm2-135m/serving
 
-# A quarter of an hour on two cores: our server beside transformers' and llama.cpp's, each where PEERS names an interpreter
-# that has it, as in PEERS='--transformers-python A/bin/python --llama-python B/bin/python'; RUN as above.
+# Half an hour on two cores: our server beside vLLM and, where PEERS names an interpreter that has it, transformers' and
+# llama.cpp's, as in PEERS='--transformers-python A/bin/python --llama-python B/bin/python'; RUN as above.
 PEERS ?=
 serving-peers: $(READY)
-	$(BIN)/python -m benchmarks.serving_peers --run $(RUN) $(PEERS) --output results/smollm2-135m/serving
+	$(BIN)/python -m tests.engine_environments vllm -m benchmarks.serving_peers --run $(RUN) --vllm $(PEERS) \
+		--output results/smollm2-135m/serving
 
 # Some ten minutes on two cores: twice the requests that can be answered, and memory over 2,000; RUN as above.
 overload: $(READY)

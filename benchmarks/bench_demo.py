@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from harness.files import write_text_atomically
 from pipeline.run_folder import RunFolder
 
@@ -52,10 +54,9 @@ def summarise(work: Path) -> dict[str, Any]:
 
 def to_markdown(figures: Mapping[str, Any]) -> str:
     """The stages and what they took."""
-    lines = ["| stage | seconds |", "|---|---|"]
-    lines += [f"| {STAGES[name]} | {seconds:.0f} |" for name, seconds in figures["stages_s"].items()]
-    lines.append(f"| **together: {figures['decision']}** | **{figures['duration_s']:.0f}** |")
-    return "\n".join(lines) + "\n"
+    rows = [(STAGES[name], f"{seconds:.0f}") for name, seconds in figures["stages_s"].items()]
+    rows.append((f"**together: {figures['decision']}**", f"**{figures['duration_s']:.0f}**"))
+    return tabulate(rows, headers=("stage", "seconds"), tablefmt="github", disable_numparse=True) + "\n"
 
 
 def main() -> int:

@@ -11,28 +11,35 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.peers import package_versions, running
+from benchmarks.peers import COMPILING_LIMIT_S, package_versions, running
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from harness.report.document import portable_arguments
 from harness.verdict import EXIT_CODES, Decision
 
-START_LIMIT_S = 900.0
-"""vLLM compiles its kernels first, which takes minutes on two busy cores."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def judge(url: str, model: str, options: list[str], output: Path) -> Decision:
+def judge(url: str, options: Sequence[str], output: Path) -> Decision:
     """Judge a running server, and keep the documents.
+
+    Args:
+        url: Its address.
+        options: Options for pytest.
+        output: Where the documents are kept.
+
+    Returns:
+        The decision.
 
     Raises:
         RuntimeError: pytest ended without a decision.
     """
     with tempfile.TemporaryDirectory() as results:
-        asked = ["--endpoint", url, "--protocol", "openai", "--model", model, f"--acceptance-dir={results}"]
-        command = [sys.executable, "-m", "pytest", "acceptance", "-n", "0", "-m", "deployment", *asked, *options]
+        command = [sys.executable, "-m", "pytest", "acceptance", "-n", "0", "-m", "deployment", *options]
+        command += ["--endpoint", url, f"--acceptance-dir={results}"]
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
         decisions = {code: decision for decision, code in EXIT_CODES.items()}
         if status not in decisions:
@@ -54,8 +61,8 @@ def main() -> None:
     provenance = collect(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
-        with running(given.command, log, ready="/v1/models", limit_s=START_LIMIT_S) as url:
-            decision = judge(url, given.model, given.option, given.output)
+        with running(given.command, log, ready="/v1/models", limit_s=COMPILING_LIMIT_S) as url:
+            decision = judge(url, ["--protocol", "openai", "--model", given.model, *given.option], given.output)
     server = {
         "command": portable_arguments(given.command, ROOT),
         "packages": package_versions(Path(given.command[0]), *given.packages),

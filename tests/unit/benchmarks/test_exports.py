@@ -1,8 +1,21 @@
 from __future__ import annotations
 
+import itertools
+import json
+import subprocess
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from benchmarks.exports import to_markdown
+import pytest
+
+from benchmarks import exports
+from benchmarks.exports import FORMS, judge, to_markdown
+from docs.blocks import results
+from harness.verdict import EXIT_CODES, Decision
+
+ENGINE = "http://127.0.0.1:1"
 
 
 def document(**criteria: str) -> dict[str, Any]:
@@ -38,3 +51,85 @@ def test_what_was_not_measured_is_said() -> None:
     missing = document(**{"style.generation_speed": "FAIL"})
     missing["acceptance"]["subjects"][0]["criteria"][1]["measurements"] = {}
     assert "| none, none" in to_markdown({"merged": missing})
+
+
+@dataclass
+class FakeServer:
+    """``verbosity serve`` as far as it is told what to serve."""
+
+    arguments: list[str]
+    log_file: Path
+    url: str | None = "http://127.0.0.1:2"
+
+    def __enter__(self) -> FakeServer:
+        assert self.arguments[2:6] == ["--engine", "remote", "--remote-url", f"{ENGINE}/v1"]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose export, engine and server take no time."""
+
+    def export(run: Path, form: exports.Form, output: Path) -> None:
+        output.mkdir()
+        (output / "model.gguf").write_bytes(b"12345")
+        (output / "export.json").write_text(json.dumps(document()["export"]))
+
+    monkeypatch.setattr(exports, "_export", export)
+    monkeypatch.setattr(exports, "_engine", lambda form, exported, log: nullcontext(ENGINE))
+    monkeypatch.setattr(exports, "ServerProcess", FakeServer)
+    monkeypatch.setattr(exports, "engine_folder", Path)
+    monkeypatch.setattr(exports, "package_versions", lambda python, package: {package: "1.2"})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"target": "smollm2-135m"}))
+    (tmp_path / "work").mkdir()
+    return tmp_path / "run"
+
+
+def test_a_form_is_judged_by_the_acceptance_that_is_there(
+    run: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    def acceptance(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
+        assert (cwd / command[command.index("pytest") + 1] / "test_endpoint.py").is_file()
+        named = dict(itertools.pairwise(command))
+        assert (named["--target"], named["--endpoint"]) == ("smollm2-135m", "http://127.0.0.1:2")
+        for option in (word.partition("=")[0] for word in command if word.startswith("--")):
+            pytestconfig.getoption(option)  # an unknown one is a ValueError
+        output = Path(command[-1].removeprefix("--acceptance-dir="))
+        (output / "acceptance.json").write_text(json.dumps(document()["acceptance"]))
+        return subprocess.CompletedProcess(command, EXIT_CODES[Decision.REJECTED])
+
+    monkeypatch.setattr(subprocess, "run", acceptance)
+    judged = judge(run, FORMS["gguf-q8_0"], run.parent / "work")
+    assert judged == {
+        **document(),
+        "engine": "llama-cpp-python",
+        "versions": {"llama-cpp-python": "1.2"},
+        "size_bytes": 5,
+    }
+
+
+def test_an_acceptance_without_a_decision_is_an_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def acceptance(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 4)
+
+    monkeypatch.setattr(subprocess, "run", acceptance)
+    with pytest.raises(RuntimeError, match="status 4 and without a decision"):
+        judge(run, FORMS["merged"], run.parent / "work")
+
+
+def test_the_page_shows_the_forms_that_were_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    assert "no form has a result" in results.judged_exports()
+    packages = {"torch": "2.13.0", "transformers": "5.23.0"}
+    provenance = {"cpu_model": "EPYC", "cpu_count": 2, "packages": packages, "git_commit": "c0ffee1"}
+    folder = tmp_path / "smollm2-135m" / "exports"
+    folder.mkdir(parents=True)
+    judged = {"command": "python -m benchmarks.exports", "provenance": provenance, **document()}
+    (folder / "gguf-f16.json").write_text(json.dumps(judged))
+    shown = results.judged_exports()
+    assert "| gguf-f16 | engine 1.2 | 3 " in " ".join(shown.split())
+    assert "exports/gguf-f16.json): `python -m benchmarks.exports`; EPYC, 2 cores" in shown

@@ -48,6 +48,18 @@ def test_clients_ask_at_the_same_time_and_in_both_styles() -> None:
     assert set(asked) == {("a", Style.TERSE), ("a", Style.VERBOSE), ("b", Style.TERSE), ("b", Style.VERBOSE)}
 
 
+def test_clients_may_ask_in_one_style_alone() -> None:
+    asked: list[tuple[str, Style]] = []
+
+    def ask(prompt: str, style: Style, patience_s: float) -> tuple[int, float | None]:
+        asked.append((prompt, style))
+        return 7, None
+
+    limits = {"clients": 1, "warmup_s": 0, "measured_s": 2}
+    measure_load(ask, ["a", "b"], styles=[Style.TERSE], clock_s=lambda: len(asked), **limits)
+    assert asked == [("a", Style.TERSE), ("b", Style.TERSE)]
+
+
 def test_only_the_measured_seconds_count() -> None:
     asked: list[str] = []
 
@@ -73,10 +85,13 @@ def test_nobody_waits_beyond_the_measured_seconds_and_what_is_given_up_does_not_
 
 
 def test_rates_and_latencies_are_those_of_the_answers() -> None:
-    answers = [Answered(Style.TERSE, 10, 1.0, 0.2, 3.0), Answered(Style.VERBOSE, 50, 5.0, None, 9.0)]
+    answers = [Answered(Style.TERSE, 10, 1.0, first_s, 3.0) for first_s in (0.2, 0.4)]
+    answers = [*answers, Answered(Style.VERBOSE, 50, 5.0, None, 9.0)]
     summary = summarise_answers(answers, 10)
-    assert (summary["answers_per_minute"], summary["tokens_per_s"]) == (12, 6)
+    assert (summary["answers_per_minute"], summary["tokens_per_s"]) == (18, 7)
     assert (summary["terse"]["latency_p95_s"], summary["verbose"]["first_token_p50_s"]) == (1.0, None)
+    assert summary["terse"]["first_token_p50_s"] == pytest.approx(0.3)
+    assert summary["terse"]["first_token_p95_s"] == pytest.approx(0.39)
 
 
 def test_each_round_is_compared_with_its_own_serial_cell() -> None:

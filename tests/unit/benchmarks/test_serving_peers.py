@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,14 +13,16 @@ from typing import Any, ClassVar
 import pytest
 import requests
 
+from benchmarks.chat import asking
 from benchmarks.load import Answered, summarise_answers
-from benchmarks.peers import Server, asking, ours, running, transformers_serve
-from benchmarks.serving_peers import measure, to_document, to_markdown
+from benchmarks.peers import WITH_USAGE, Server, ours, running, transformers_serve, vllm
+from benchmarks.serving_peers import ALONE_CLIENTS, measure, to_document, to_markdown
 from pipeline.config import Style
 
 
 class FakeHandler(BaseHTTPRequestHandler):
-    """Answers each question with itself in three tokens, refuses "too much" and keeps silent on "wait"."""
+    """Streams each question back and counts three tokens if asked, refuses "too much", breaks off "half" and keeps
+    silent on "wait", at first or after a word."""
 
     asked: ClassVar[list[dict[str, Any]]] = []
     over: ClassVar[threading.Event]
@@ -31,12 +34,23 @@ class FakeHandler(BaseHTTPRequestHandler):
         if question == "wait":
             self.over.wait(60)
             return
-        answer = {"choices": [{"message": {"content": question}}], "usage": {"completion_tokens": 3}}
-        text = json.dumps(answer).encode()
         self.send_response(503 if question == "too much" else 200)
-        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        self.wfile.write(text)
+        for word in ["", *question.split()]:
+            if word == "wait":
+                self.over.wait(60)
+                return
+            self.send({"choices": [{"delta": {"content": word}, "finish_reason": None}]})
+        if question == "half":
+            return
+        self.send({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        if "stream_options" in body:
+            self.send({"choices": [], "usage": {"completion_tokens": 3}})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def send(self, chunk: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
@@ -52,36 +66,58 @@ def fake_url() -> Iterator[str]:
         server.shutdown()
 
 
-def a_server(name: str, url: str = "") -> Server:
+BOTH = tuple(Style)
+
+
+def a_server(name: str, url: str = "", usage: dict[str, Any] = WITH_USAGE) -> Server:
     return Server(
         name=name,
         versions={"package": "1.2", "other": "3"},
         weights="tuned",
         remark="does little",
         open=lambda log: nullcontext(url),
-        body=lambda question, style: {"messages": [{"role": "user", "content": question}], "style": style.value},
+        body=lambda question, style: {
+            "messages": [{"role": "user", "content": question}],
+            "style": style.value,
+            **usage,
+        },
     )
 
 
-def a_cell(server: str, clients: int, answers: list[Answered], number: int = 0) -> dict[str, Any]:
-    return {"round": number, "server": server, "clients": clients, **summarise_answers(answers, 60)}
+def a_cell(server: str, clients: int, answers: list[Answered], styles: tuple[Style, ...] = BOTH) -> dict[str, Any]:
+    asked = {"round": 0, "server": server, "clients": clients, "styles": styles}
+    return {**asked, **summarise_answers(answers, 60)}
 
 
 def test_an_answer_is_counted_as_the_server_counts_it_and_the_first_of_each_style_is_kept(fake_url: str) -> None:
     first: dict[str, str] = {}
-    ask = asking(a_server("fake"), fake_url, first)
-    asked = [("a", Style.TERSE), ("b", Style.TERSE), ("c", Style.VERBOSE)]
-    assert [ask(question, style, 60) for question, style in asked] == [(3, None)] * 3
-    assert first == {"terse": "a", "verbose": "c"}
+    with asking(a_server("fake"), fake_url, first) as ask:
+        for question, style in (("a b", Style.TERSE), ("c", Style.TERSE), ("d", Style.VERBOSE)):
+            answer = ask(question, style, 60)
+            assert answer is not None
+            assert answer[0] == 3
+            assert answer[1] is not None
+    assert first == {"terse": "ab", "verbose": "d"}
+    assert all(body["stream"] for body in FakeHandler.asked)
 
 
-def test_an_answer_that_does_not_come_is_given_up(fake_url: str) -> None:
-    assert asking(a_server("fake"), fake_url, {})("wait", Style.TERSE, 0.1) is None
+def test_without_the_servers_count_the_chunks_with_text_are_counted(fake_url: str) -> None:
+    with asking(a_server("fake", usage={}), fake_url, {}) as ask:
+        answer = ask("one two", Style.TERSE, 60)
+    assert answer is not None
+    assert answer[0] == 2
 
 
-def test_a_refusal_is_an_error(fake_url: str) -> None:
-    with pytest.raises(RuntimeError, match="fake answered 503"):
-        asking(a_server("fake"), fake_url, {})("too much", Style.TERSE, 60)
+@pytest.mark.parametrize("question", ["wait", "a wait"])
+def test_an_answer_that_does_not_come_is_given_up(question: str, fake_url: str) -> None:
+    with asking(a_server("fake"), fake_url, {}) as ask:
+        assert ask(question, Style.TERSE, 0.1) is None
+
+
+@pytest.mark.parametrize(("question", "said"), [("too much", "fake answered 503"), ("half", "broke off")])
+def test_a_refusal_and_half_an_answer_are_errors(question: str, said: str, fake_url: str) -> None:
+    with asking(a_server("fake"), fake_url, {}) as ask, pytest.raises(RuntimeError, match=said):
+        ask(question, Style.TERSE, 60)
 
 
 def test_every_server_is_measured_with_every_number_of_clients(fake_url: str, tmp_path: Path) -> None:
@@ -90,10 +126,20 @@ def test_every_server_is_measured_with_every_number_of_clients(fake_url: str, tm
     assert {body["style"] for body in FakeHandler.asked} == {"terse", "verbose"}
 
 
+def test_terse_answers_are_measured_alone_too(fake_url: str, tmp_path: Path) -> None:
+    mixed, alone = measure([a_server("ours", fake_url)], [ALONE_CLIENTS], 1, 0, 0.5, tmp_path)
+    assert (mixed["styles"], alone["styles"]) == (list(BOTH), [Style.TERSE])
+    assert (alone["clients"], alone["verbose"]["answers"]) == (ALONE_CLIENTS, 0)
+
+
 def test_our_server_takes_the_style_by_its_model_and_a_peer_by_token_and_limits() -> None:
     messages = [{"role": "user", "content": "Why?"}]
     server = ours(Path("run"), "smollm2-135m", 16)
-    assert server.body("Why?", Style.TERSE) == {"model": "smollm2-135m:terse", "messages": messages}
+    assert server.body("Why?", Style.TERSE) == {
+        "model": "smollm2-135m:terse",
+        "messages": messages,
+        "stream_options": {"include_usage": True},
+    }
     peer = transformers_serve(Path(sys.executable), Path("exported"), "float32")
     assert peer.body("Why?", Style.VERBOSE) == {
         "model": "exported",
@@ -102,6 +148,15 @@ def test_our_server_takes_the_style_by_its_model_and_a_peer_by_token_and_limits(
         "temperature": 0.7,
         "top_p": 0.9,
     }
+
+
+def test_vllm_is_asked_for_as_much_as_our_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.peers.package_versions", lambda python, *packages: dict.fromkeys(packages, "1"))
+    peer = vllm(Path("environment"), Path("exported"), "bfloat16")
+    body = peer.body("Why?", Style.VERBOSE)
+    assert body["messages"] == [{"role": "user", "content": "<STYLE_VERBOSE>\nWhy?"}]
+    assert (body["min_tokens"], body["max_tokens"]) == (64, 256)
+    assert body["stream_options"] == {"include_usage": True}
 
 
 def test_the_sampling_peer_is_told_to_sample_with_the_models_own_end(tmp_path: Path) -> None:
@@ -135,6 +190,16 @@ HTTPServer((sys.argv[2], int(sys.argv[4])), SimpleHTTPRequestHandler).serve_fore
 """
 
 
+def test_no_process_of_a_server_outlives_it(tmp_path: Path) -> None:
+    fifo, script = tmp_path / "fifo", tmp_path / "serve.py"
+    os.mkfifo(fifo)
+    script.write_text(f"import subprocess; subprocess.Popen('exec sleep 1000 > {fifo}', shell=True)\n{SCRIPT}")
+    with running([sys.executable, str(script)], tmp_path / "log", ready="/"):
+        held = fifo.open("rb")
+    with held:
+        assert held.read() == b"", "the child has ended"
+
+
 @pytest.mark.parametrize(
     ("code", "limit_s", "said"),
     [
@@ -151,20 +216,41 @@ def test_a_server_that_does_not_start_is_an_error(code: str, limit_s: float, sai
 
 
 def test_ratios_are_to_the_first_server_with_as_many_clients() -> None:
-    terse, verbose = Answered(Style.TERSE, 20, 1.0, None, 1.0), Answered(Style.VERBOSE, 100, 4.0, None, 5.0)
+    terse, verbose = Answered(Style.TERSE, 20, 1.0, None, 1.0), Answered(Style.VERBOSE, 100, 4.0, 0.5, 5.0)
     cells = [
         a_cell("ours", 1, [terse]),
         a_cell("transformers serve", 1, [terse, verbose]),
-        a_cell("ours", 8, [terse, terse, verbose, verbose]),
-        a_cell("transformers serve", 8, [terse]),
+        a_cell("ours", 4, [terse, terse, verbose, verbose]),
+        a_cell("transformers serve", 4, [terse]),
     ]
     document = to_document([a_server("ours"), a_server("transformers serve")], cells)
     rows = {(row["server"], row["clients"]): row for row in document["rows"]}
     assert rows["transformers serve", 1]["answers_per_minute_ratio"] == 2
-    assert rows["transformers serve", 8]["answers_per_minute_ratio"] == 0.25
-    assert (rows["ours", 8]["terse_tokens_mean"], rows["ours", 8]["verbose_tokens_mean"]) == (20, 100)
+    assert rows["transformers serve", 4]["answers_per_minute_ratio"] == 0.25
+    assert (rows["ours", 4]["terse_tokens_mean"], rows["ours", 4]["verbose_tokens_mean"]) == (20, 100)
     table = to_markdown(document)
     assert "| transformers serve | 1.2       | tuned     | 1         | 2.0 (2.00 x)  | 2.0 (6.00 x)" in table
     assert "- ours: does little." in table
+    assert "- vLLM: left out, since --vllm was not given." in table
     assert "- llama-cpp-python: left out, since --llama-python was not given." in table
     assert "transformers serve: left out" not in table
+    assert rows["ours", 4]["verbose_first_token_p95_s"] == 0.5
+
+
+def test_terse_answers_beside_verbose_ones_are_compared_with_terse_ones_alone() -> None:
+    def terse(latency_s: float) -> list[Answered]:
+        return [Answered(Style.TERSE, 20, latency_s, 0.1, 1.0)]
+
+    cells = [
+        a_cell("ours", ALONE_CLIENTS, terse(3.0)),
+        a_cell("peer", ALONE_CLIENTS, terse(9.0)),
+        a_cell("ours", ALONE_CLIENTS, terse(2.0), (Style.TERSE,)),
+        a_cell("peer", ALONE_CLIENTS, terse(2.0), (Style.TERSE,)),
+    ]
+    document = to_document([a_server("ours"), a_server("peer")], cells)
+    assert [row["clients"] for row in document["rows"]] == [ALONE_CLIENTS] * 2
+    assert document["rows"][0]["terse_p95_s"] == 3.0
+    table = " ".join(to_markdown(document).split())
+    assert "| ours | all terse | 2.0 s |" in table
+    assert "| ours | mixed | 3.0 s (1.50 x) |" in table
+    assert "| peer | mixed | 9.0 s (4.50 x) |" in table
