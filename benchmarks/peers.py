@@ -63,7 +63,7 @@ def ours(run: Path, target: str, in_flight: int) -> Server:
     return Server(
         name="verbosity serve",
         versions={"verbosity": metadata.version("verbosity")},
-        weights="tuned, 4-bit and adapter",
+        weights="tuned, 4-bit values, adapter",
         remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens; streams whole"
         " words, so its first token is its first word, and makes their text for streams alone",
         open=partial(_our_process, arguments),

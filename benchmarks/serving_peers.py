@@ -95,9 +95,10 @@ def measure(
     loads += [(ALONE_CLIENTS, (Style.TERSE,))] if ALONE_CLIENTS in clients else []
     for number, (at_once, styles), server in tqdm([(r, x, s) for r in range(rounds) for x in loads for s in servers]):
         first: dict[str, str] = {}
-        times = {"warmup_s": warmup_s, "measured_s": measured_s}
         with server.open(work / "server.log") as url, asking(server, url, first) as ask:
-            answers = measure_load(ask, questions, clients=at_once, styles=styles, **times)
+            answers = measure_load(
+                ask, questions, clients=at_once, styles=styles, warmup_s=warmup_s, measured_s=measured_s
+            )
         asked = {"round": number, "server": server.name, "clients": at_once, "styles": [*styles]}
         cells.append({**asked, **summarise_answers(answers, measured_s), "first_answers": first})
         tqdm.write(json.dumps(cells[-1]))  # keeps finished cells if a later one fails

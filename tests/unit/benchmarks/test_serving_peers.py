@@ -18,6 +18,7 @@ from benchmarks.load import Answered, summarise_answers
 from benchmarks.peers import WITH_USAGE, Server, ours, running, transformers_serve, vllm
 from benchmarks.serving_peers import ALONE_CLIENTS, measure, to_document, to_markdown
 from pipeline.config import Style
+from tests.unit.pipeline.service.fakes import Served, listening
 
 
 class FakeHandler(BaseHTTPRequestHandler):
@@ -99,6 +100,16 @@ def test_an_answer_is_counted_as_the_server_counts_it_and_the_first_of_each_styl
             assert answer[1] is not None
     assert first == {"terse": "ab", "verbose": "d"}
     assert all(body["stream"] for body in FakeHandler.asked)
+
+
+def test_our_server_streams_its_answer_and_counts_it() -> None:
+    first: dict[str, str] = {}
+    server = ours(Path("run"), "tiny", 16)
+    with listening(Served().app) as url, asking(server, url, first) as ask:
+        answer = ask("Why?", Style.TERSE, 60)
+    assert answer is not None
+    assert answer[0] == 3
+    assert first == {"terse": "terse: Why?"}
 
 
 def test_without_the_servers_count_the_chunks_with_text_are_counted(fake_url: str) -> None:
