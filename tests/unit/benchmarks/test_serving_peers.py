@@ -58,10 +58,15 @@ class FakeHandler(BaseHTTPRequestHandler):
         pass
 
 
+class FakeServer(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client has given up."""
+
+
 @pytest.fixture
 def fake_url() -> Iterator[str]:
     FakeHandler.asked, FakeHandler.over = [], threading.Event()
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHandler) as server:
+    with FakeServer(("127.0.0.1", 0), FakeHandler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         yield f"http://127.0.0.1:{server.server_port}"
         FakeHandler.over.set()
