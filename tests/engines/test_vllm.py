@@ -100,7 +100,7 @@ def test_the_others_adapter_is_noticed(url: str, expected: dict[str, Expected]) 
 
 def test_remote_engines_take_answers_of_both_adapters_at_once(url: str, runs: dict[str, RunFolder]) -> None:
     tokenizer = load_tokenizer(base_model_folder(TINY), TINY)
-    engines = [RemoteEngine(f"{url}/v1", name, tokenizer) for name in runs]
+    engines = [RemoteEngine([f"{url}/v1"], name, tokenizer) for name in runs]
     try:
         request = [AnswerRequest("What is rate limiting?", style, ANSWER_LIMIT_S) for style in Style]
         tickets = [engine.submit(one) for engine in engines for one in request]

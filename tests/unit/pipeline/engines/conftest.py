@@ -62,7 +62,7 @@ def open_engine(request: pytest.FixtureRequest, exact: LoadedModel) -> Iterator[
     def start(max_in_flight: int = 16) -> Engine:
         if request.param == "remote":
             url = request.getfixturevalue("openai_server")
-            engine: Engine = RemoteEngine(url, "tiny", exact.tokenizer, api_key=KEY, max_in_flight=max_in_flight)
+            engine: Engine = RemoteEngine([url], "tiny", exact.tokenizer, api_key=KEY, max_in_flight=max_in_flight)
         else:
             engine = open_local(request.param, exact.model, exact.tokenizer, max_in_flight=max_in_flight)
         opened.append(engine)
