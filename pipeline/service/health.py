@@ -6,6 +6,7 @@ from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipeline.service.answering import Answering
+from pipeline.service.lifecycle import ANSWERING
 from pipeline.service.routes import Route, reply
 from pipeline.service.schemas import Health, Probe, Replica
 
@@ -32,7 +33,7 @@ def health(answering: Answering) -> Response:
 def readyz(answering: Answering) -> Response:
     """Readiness: whether requests should be sent here; a replica that gets none is no reason against it."""
     status, reason = answering.service.status()
-    return reply(Probe(status=status, reason=reason), 200 if status in ("ok", "mixed") else 503)
+    return reply(Probe(status=status, reason=reason), 200 if status in ANSWERING else 503)
 
 
 def livez(answering: Answering) -> Response:

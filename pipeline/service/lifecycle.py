@@ -14,6 +14,8 @@ from pipeline.service.cors import Origins
 from pipeline.service.problems import Problem
 
 Status = Literal["ok", "loading", "draining", "stalled", "failed", "mixed"]
+ANSWERING: frozenset[Status] = frozenset({"ok", "mixed"})
+"""States in which requests are answered."""
 WAIT_FOR_STATE_S = 5
 """Retry-After in seconds while the service starts or shuts down."""
 
