@@ -205,7 +205,7 @@ def _http_client(url: str, api_key: str | None) -> httpx2.AsyncClient:
     """A client for one server; without a proxy if the server is local.
 
     Raises:
-        PipelineError: The proxy that the environment names cannot be used.
+        PipelineError: The address is none, or the proxy that the environment names cannot be used.
     """
     try:
         return httpx2.AsyncClient(
@@ -217,5 +217,6 @@ def _http_client(url: str, api_key: str | None) -> httpx2.AsyncClient:
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=2.0),
             trust_env=not is_loopback_url(url),
         )
-    except (ValueError, ImportError) as error:  # a proxy's address, or a kind of proxy that needs another package
+    # The address, a proxy's, or a kind of proxy that needs another package.
+    except (httpx2.InvalidURL, ValueError, ImportError) as error:
         raise PipelineError(f"{url}: cannot be requested ({error}).{proxy_hint(url)}") from error

@@ -31,6 +31,12 @@ def test_an_address_where_nobody_answers_is_refused_in_words(tiny_tokenizer: Any
         RemoteEngine([url], "tiny", tiny_tokenizer)
 
 
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://gpu:none/v1"])
+def test_what_is_no_address_is_refused_in_words(tiny_tokenizer: Any, url: str) -> None:
+    with pytest.raises(PipelineError, match=r"cannot be requested .*[Pp]ort"):
+        RemoteEngine([url], "tiny", tiny_tokenizer)
+
+
 @pytest.mark.slow
 def test_a_model_that_is_not_served_is_refused_with_those_that_are(openai_server: str, tiny_tokenizer: Any) -> None:
     with pytest.raises(PipelineError, match="serves no model 'other'; it has: tiny"):

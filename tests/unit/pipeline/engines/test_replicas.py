@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         answers: Set while it ends what it began.
         begun: Streams that it began.
         refuses: Status of its refusal; None takes requests.
+        hangs_up: Whether it closes the connection instead of answering.
         says: What /v1/models says of the model.
     """
 
@@ -41,6 +42,7 @@ class Server(ThreadingHTTPServer):
         self.answers.set()
         self.begun = self.compared = 0
         self.refuses: int | None = None
+        self.hangs_up = False
         self.says: dict[str, Any] = {"id": "tiny", "max_model_len": 5000}
         self.is_killed = False
         super().__init__(("127.0.0.1", port), Handler)
@@ -70,7 +72,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.refuses:
+        if self.server.hangs_up:
+            self.close_connection = True
+        elif self.server.refuses:
             self.reply(self.server.refuses, {"error": {"message": "later"}})
         elif body.get("logprobs"):
             self.compare(body["top_logprobs"])
@@ -297,6 +301,14 @@ def test_what_cannot_be_compared_is_refused_and_one_address_needs_no_comparison(
     assert one.compared == 1
 
 
+def test_a_server_that_hangs_up_while_it_is_compared_is_unreachable(start: Start, tiny_tokenizer: Any) -> None:
+    one, other = start(), start()
+    other.hangs_up = True
+    with before(tiny_tokenizer, one, other) as engine:
+        (_, state) = engine.stats().replicas
+        assert (state.status, state.reason) == ("unreachable", f"{other.url}: does not answer (RemoteProtocolError).")
+
+
 def test_an_address_twice_is_refused(start: Start, tiny_tokenizer: Any) -> None:
     url = start().url
     with pytest.raises(PipelineError, match="stands twice"):
@@ -350,3 +362,4 @@ def test_a_token_that_is_not_listed_counts_as_the_least_likely_that_is() -> None
 @pytest.mark.parametrize("found", [[[]], [[("a", {})]], [[("a", {"a": math.nan})]], [[("a", {"a": -math.inf})]]])
 def test_what_says_nothing_is_never_the_same(found: Any) -> None:
     assert not difference_nats([[("a", A)]], found) <= SAME_MODEL_NATS
+    assert not difference_nats(found, [[("a", A)]]) <= SAME_MODEL_NATS
