@@ -38,11 +38,18 @@ async def samples(client: httpx2.AsyncClient, name: str, model: str) -> list[Sam
     Raises:
         PipelineError: It does not report log-probabilities, or does not answer.
     """
-    return [
-        await _sample(client, name, model, inject_token(question, style))
-        for question in SAMPLE_QUESTIONS
-        for style in Style
-    ]
+    contents = [inject_token(question, style) for question in SAMPLE_QUESTIONS for style in Style]
+    found = [await _sample(client, name, model, content) for content in contents]
+    if not any(likely for sample in found for _, likely in sample):
+        raise PipelineError(_without_log_probabilities(name, "none in its answers"))
+    return found
+
+
+def _without_log_probabilities(name: str, reason: str) -> str:
+    return (
+        f"{name}: reports no log-probabilities, by which several servers are compared ({reason}); let it report them,"
+        " or name one address only."
+    )
 
 
 async def _sample(client: httpx2.AsyncClient, name: str, model: str, content: str) -> Sample:
@@ -64,10 +71,7 @@ async def _sample(client: httpx2.AsyncClient, name: str, model: str, content: st
     except httpx2.TransportError as error:
         raise PipelineError(f"{name}: does not answer ({type(error).__name__}).") from error
     except (httpx2.HTTPStatusError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise PipelineError(
-            f"{name}: reports no log-probabilities, by which several servers are compared"
-            f" ({str(error) or type(error).__name__}); let it report them, or name one address only."
-        ) from error
+        raise PipelineError(_without_log_probabilities(name, str(error) or type(error).__name__)) from error
 
 
 def difference_nats(expected: Sequence[Sample], found: Sequence[Sample]) -> float:

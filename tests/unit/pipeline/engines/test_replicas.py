@@ -25,7 +25,7 @@ class Server(ThreadingHTTPServer):
     """Begins each answer at once and ends it when ``answers`` is set; the tests change what it does.
 
     Attributes:
-        likelihood: Probability of the token that its model likes best.
+        likelihood: Probability of the token that its model likes best; None reports ``instead`` of log-probabilities.
         answers: Set while it ends what it began.
         begun: Streams that it began.
         refuses: Status of its refusal; None takes requests.
@@ -43,6 +43,7 @@ class Server(ThreadingHTTPServer):
         self.begun = self.compared = 0
         self.refuses: int | None = None
         self.hangs_up = False
+        self.instead: Any = None
         self.says: dict[str, Any] = {"id": "tiny", "max_model_len": 5000}
         self.is_killed = False
         super().__init__(("127.0.0.1", port), Handler)
@@ -85,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.compared += 1
         best = self.server.likelihood
         if best is None:
-            self.reply(200, {"choices": [{"message": {"content": "So"}, "logprobs": None}]})
+            self.reply(200, {"choices": [{"message": {"content": "So"}, "logprobs": self.server.instead}]})
             return
         likely = [best, *[(1 - best) / (count - 1)] * (count - 1)]
         listed = [{"token": f"t{rank}", "logprob": math.log(p)} for rank, p in enumerate(likely)]
@@ -288,17 +289,20 @@ def test_rounding_is_no_other_model(start: Start, tiny_tokenizer: Any) -> None:
         assert statuses(engine) == ["ok", "ok"]
 
 
+@pytest.mark.parametrize("reported", [None, {"content": []}], ids=["nothing", "no position"])
 def test_what_cannot_be_compared_is_refused_and_one_address_needs_no_comparison(
-    start: Start, tiny_tokenizer: Any
+    reported: Any, start: Start, tiny_tokenizer: Any
 ) -> None:
     one, other = start(), start()
-    one.likelihood = other.likelihood = None
+    one.likelihood, one.instead = None, reported
+    other.likelihood = None
     with pytest.raises(PipelineError, match=f"{one.url}: reports no log-probabilities.*name one address only"):
         RemoteEngine([one.url, other.url], "tiny", tiny_tokenizer)
+    compared = one.compared
     with before(tiny_tokenizer, one) as engine:
         assert ask(engine, 1)[0].result().text
         assert engine.stats().replicas == ()
-    assert one.compared == 1
+    assert one.compared == compared
 
 
 def test_a_server_that_hangs_up_while_it_is_compared_is_unreachable(start: Start, tiny_tokenizer: Any) -> None:
