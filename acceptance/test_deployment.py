@@ -38,6 +38,8 @@ def test_health_endpoint(
         status_code=reply.status,
         missing_field_count=sum(not isinstance(reply.body.get(name), kind) for name, kind in fields.items()),
     )
+    if reply.body.get("reason"):
+        measured.record(reason=str(reply.body["reason"]))
     if not isinstance(target, Endpoint):
         run: RunFolder = request.getfixturevalue("completed_run")
         adapter = run.read_record()["adapter"]["sha256"]

@@ -42,8 +42,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remote-url",
         type=text,
+        action="append",
         metavar="URL",
-        help="address of the OpenAI-compatible server for --engine remote, with /v1",
+        help="address of the OpenAI-compatible server for --engine remote, with /v1; may be repeated: a request "
+        "goes to the one with the fewest in flight",
     )
     parser.add_argument(
         "--remote-model",
@@ -126,7 +128,7 @@ def _load(run: RunFolder, arguments: argparse.Namespace) -> tuple[Engine, Servic
 
     bound, base_model = arguments.max_in_flight, arguments.base_model
     if arguments.engine == "remote":
-        remote = Remote(arguments.remote_url, arguments.remote_model, os.environ.get(REMOTE_KEY_VARIABLE))
+        remote = Remote(tuple(arguments.remote_url), arguments.remote_model, os.environ.get(REMOTE_KEY_VARIABLE))
         return load_remote(run, remote, max_in_flight=bound, base_model=base_model)
     return load_local(run, arguments.engine, max_in_flight=bound, device=arguments.device, base_model=base_model)
 

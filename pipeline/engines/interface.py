@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 
@@ -25,6 +25,10 @@ class EngineClosedError(Exception):
 
 class EngineFailedError(Exception):
     """The engine is dead or failed on this request; the cause is chained."""
+
+
+class AnswerLostError(EngineFailedError):
+    """The server that generated the answer went away, or can take none now; another attempt may succeed."""
 
 
 class RequestTooLongError(Exception):
@@ -73,6 +77,26 @@ class AnswerRequest:
             object.__setattr__(self, "limits", GENERATION_PRESETS[self.style])
 
 
+ReplicaStatus = Literal["ok", "unreachable", "different"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """One of several servers that generate.
+
+    Attributes:
+        url: Its address, without credentials.
+        status: Whether it gets requests, cannot be reached, or gets none because it answers as another model.
+        reason: Why the status is not ``ok``.
+        in_flight: Answers that it is generating.
+    """
+
+    url: str
+    status: ReplicaStatus
+    reason: str | None
+    in_flight: int
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """Current load, and counters since the engine started.
@@ -87,6 +111,7 @@ class EngineStats:
         batch_size: Answers being decoded.
         alive: Whether the engine's thread is running.
         stalled_s: Seconds since the last progress while work is in flight; 0.0 when idle.
+        replicas: The servers that generate, if there are several.
     """
 
     in_flight: int
@@ -98,6 +123,7 @@ class EngineStats:
     batch_size: int
     alive: bool
     stalled_s: float
+    replicas: tuple[ReplicaStats, ...] = ()
 
 
 class Ticket:
@@ -174,10 +200,12 @@ class Ticket:
         self._end(AnswerCancelledError("the answer was cancelled"))
 
     def fail(self, error: BaseException) -> None:
-        """End the answer with an engine's error."""
-        failure = EngineFailedError(f"the engine failed: {type(error).__name__}")
-        failure.__cause__ = error
-        self._end(failure)
+        """End the answer with an engine's error; one that the engine does not explain is chained."""
+        if not isinstance(error, EngineFailedError):
+            failure = EngineFailedError(f"the engine failed: {type(error).__name__}")
+            failure.__cause__ = error
+            error = failure
+        self._end(error)
 
     def progress(self, delta: str = "") -> float | None:
         """Record a token; ``delta`` is the text that it completes.

@@ -1,12 +1,14 @@
-"""Answers from an OpenAI-compatible server, such as vLLM with the exported model."""
+"""Answers from OpenAI-compatible servers, such as vLLM with the exported model."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,16 +16,17 @@ import httpx2
 
 from pipeline.data.style import inject_token
 from pipeline.engines.admission import Admission
-from pipeline.engines.interface import AnswerRequest, EngineStats, RequestTooLongError, Ticket
+from pipeline.engines.interface import AnswerLostError, AnswerRequest, EngineStats, RequestTooLongError, Ticket
+from pipeline.engines.replicas import Replica, Replicas
 from pipeline.engines.text import TextDeltas
 from pipeline.errors import PipelineError
 from pipeline.generation.generate import FinishReason, Generation, styled_prompt_ids
-from pipeline.proxies import is_loopback_url, proxy_hint
 
-CONNECT_TIMEOUT_S = 5.0
 PROBE_INTERVAL_S = 5.0
 STOP_LIMIT_S = 10.0
 """How long ``close`` waits for the connections to close."""
+BUSY_STATUSES = (429, 502, 503, 504)
+"""A server, or a balancer in front of it, that takes no answer now."""
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "eos", "length": "length"}
 
 
@@ -34,40 +37,41 @@ class RemoteEngine:
     weights = "the remote server's"
 
     def __init__(
-        self, url: str, model: str, tokenizer: Any, *, api_key: str | None = None, max_in_flight: int = 64
+        self, urls: Sequence[str], model: str, tokenizer: Any, *, api_key: str | None = None, max_in_flight: int = 64
     ) -> None:
-        """Connect and check that the server has the model.
+        """Connect and check that the servers have the model.
 
         Args:
-            url: The server's base address, including ``/v1``.
-            model: The server's name for the model.
+            urls: The servers' base addresses, including ``/v1``. One that cannot be reached is asked again.
+            model: The servers' name for the model.
             tokenizer: The model's tokenizer, style tokens added; used to count tokens.
             api_key: Sent as a bearer token.
             max_in_flight: Maximum of requests in flight; further ones are refused.
 
         Raises:
-            PipelineError: No server answers at ``url``, or it does not have the model.
+            PipelineError: No server answers, or the model is on none; or an address stands twice.
         """
-        self._url, self._model, self._tokenizer = url, model, tokenizer
+        self._replicas = Replicas(urls, model, api_key)
+        self._model, self._tokenizer = model, tokenizer
         self._admission = Admission(max_in_flight, self._left)
         self._work: dict[Ticket, Future[None]] = {}
-        self._reachable = True
-        self._client = _http_client(url, api_key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="remote-engine", daemon=True)
         self._thread.start()
         try:
-            self._limit_tokens = self._start(self._find_model()).result()
+            self._start(self._replicas.open()).result()
         except PipelineError:
             self.close()
             raise
-        self._start(self._probe())
+        for replica in self._replicas.every:
+            self._start(self._probe(replica))
 
     def submit(self, request: AnswerRequest) -> Ticket:
         """Forward one request."""
         prompt_ids = styled_prompt_ids(self._tokenizer, request.prompt, request.style)
-        if self._limit_tokens is not None and len(prompt_ids) + request.limits.max_new_tokens > self._limit_tokens:
-            raise RequestTooLongError(self._limit_tokens)
+        limit_tokens = self._replicas.limit_tokens()
+        if limit_tokens is not None and len(prompt_ids) + request.limits.max_new_tokens > limit_tokens:
+            raise RequestTooLongError(limit_tokens)
         ticket = self._admission.admit(request)
         self._work[ticket] = self._start(self._answer(ticket))
         if ticket.done():  # it ended before there was a task to cancel
@@ -79,11 +83,12 @@ class RemoteEngine:
         ticket.cancel()
 
     def stats(self) -> EngineStats:
-        """Load and counters; alive means that the server was reachable at the last attempt."""
-        return self._admission.stats(
+        """Load and counters; alive means that a server was usable at the last attempt."""
+        stats = self._admission.stats(
             running=lambda ticket: ticket.first_token_s is not None,
-            alive=self._thread.is_alive() and self._reachable,
+            alive=self._thread.is_alive() and self._replicas.is_usable(),
         )
+        return dataclasses.replace(stats, replicas=self._replicas.stats())
 
     def close(self, drain_s: float = 0.0) -> None:
         """Refuse new requests, wait up to ``drain_s`` seconds for those in flight, cancel the rest."""
@@ -107,47 +112,45 @@ class RemoteEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        await self._replicas.close()
 
-    async def _find_model(self) -> int | None:
-        """Check that the server has the model; returns its context length in tokens, None if it does not report it."""
-        try:
-            response = (await self._client.get("models", timeout=CONNECT_TIMEOUT_S)).raise_for_status()
-            models = {str(model["id"]): model for model in response.json()["data"]}
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
-            raise PipelineError(
-                f"{self._url}: no OpenAI-compatible server answers ({str(error) or type(error).__name__});"
-                f" start it, or name its address with /v1 at the end.{proxy_hint(self._url)}"
-            ) from error
-        if self._model not in models:
-            raise PipelineError(f"{self._url}: serves no model {self._model!r}; it has: {', '.join(models)}.")
-        limit: int | None = models[self._model].get("max_model_len")
-        return limit
-
-    async def _probe(self) -> None:
+    async def _probe(self, replica: Replica) -> None:
         while True:
             await asyncio.sleep(PROBE_INTERVAL_S)
-            try:
-                await self._find_model()
-                self._reachable = True
-            except PipelineError:
-                self._reachable = False
+            with contextlib.suppress(PipelineError):
+                await self._replicas.check(replica)
 
     async def _answer(self, ticket: Ticket) -> None:
         try:
             async with asyncio.timeout(ticket.deadline - time.monotonic()):
-                ticket.finish(await self._stream(ticket))
+                ticket.finish(await self._generation(ticket))
         except TimeoutError:
             ticket.expire()
         except Exception as error:
-            self._reachable = self._reachable and not isinstance(error, httpx2.TransportError)
             ticket.fail(error)
 
-    async def _stream(self, ticket: Ticket) -> Generation:
+    async def _generation(self, ticket: Ticket) -> Generation:
+        """The answer of the first server that can be connected to; what one has begun is given to no other."""
+        while True:
+            with self._replicas.next() as replica:
+                if replica is None:
+                    raise AnswerLostError("no server of the remote engine can be reached")
+                try:
+                    return await self._stream(replica, ticket)
+                except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                    replica.lost(error)
+                except httpx2.TransportError as error:
+                    replica.lost(error)
+                    raise AnswerLostError(f"the engine failed: {replica.reason}") from error
+
+    async def _stream(self, replica: Replica, ticket: Ticket) -> Generation:
         text, reason, deltas = "", None, TextDeltas()
-        async with self._client.stream("POST", "chat/completions", json=self._body(ticket.request)) as response:
+        async with replica.client.stream("POST", "chat/completions", json=self._body(ticket.request)) as response:
             if response.status_code != 200:
-                raise PipelineError(f"{self._url} answers {response.status_code}: {await _reason(response)}")
+                refusal = PipelineError(f"{replica.name} answers {response.status_code}: {await _reason(response)}")
+                if response.status_code in BUSY_STATUSES:
+                    raise AnswerLostError("the engine failed: its server takes no answer now") from refusal
+                raise refusal
             async for event in httpx2.EventSource(response):
                 if event.data == "[DONE]":
                     break
@@ -157,7 +160,10 @@ class RemoteEngine:
                     self._admission.progress()
                     ticket.progress(deltas.next(text))
         if reason not in FINISH_REASONS:
-            raise PipelineError(f"{self._url}: the answer broke off (finish_reason {reason!r})")
+            broken = PipelineError(f"{replica.name}: the answer broke off (finish_reason {reason!r})")
+            if reason is None:
+                raise AnswerLostError("the engine failed: the answer broke off") from broken
+            raise broken
         answer = text.strip()
         token_ids = self._tokenizer(answer, add_special_tokens=False)["input_ids"]
         return Generation(answer, tuple(token_ids), FINISH_REASONS[reason], 0.0, ticket.request.style)
@@ -174,25 +180,6 @@ class RemoteEngine:
             # vLLM's extension of OpenAI's protocol.
             "min_tokens": limits.min_new_tokens,
         }
-
-
-def _http_client(url: str, api_key: str | None) -> httpx2.AsyncClient:
-    """A client for one server; without a proxy if the server is local.
-
-    Raises:
-        PipelineError: The proxy that the environment names cannot be used.
-    """
-    try:
-        return httpx2.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            # Only the tickets' deadlines limit how long the server may take.
-            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            limits=httpx2.Limits(max_connections=None),
-            trust_env=not is_loopback_url(url),
-        )
-    except (ValueError, ImportError) as error:  # a proxy's address, or a kind of proxy that needs another package
-        raise PipelineError(f"{url}: cannot be requested ({error}).{proxy_hint(url)}") from error
 
 
 async def _reason(response: httpx2.Response) -> str:

@@ -13,6 +13,7 @@ from pipeline.data.style import detect_style
 from pipeline.data.text import TextError
 from pipeline.engines.interface import (
     AnswerCancelledError,
+    AnswerLostError,
     AnswerRequest,
     AnswerTimeoutError,
     EngineBusyError,
@@ -139,7 +140,8 @@ class Answer:
         """Wait for the complete answer and record its metrics.
 
         Raises:
-            Problem: 504 after the deadline, 503 if the server shuts down, 500 if the engine failed.
+            Problem: 504 after the deadline, 503 if the server shuts down or the one that generates is gone, 500 if the
+                engine failed.
         """
         with self._explained():
             generation = self._ticket.result()
@@ -166,6 +168,9 @@ class Answer:
                 raise Problem(CLIENT_GONE, "the client disconnected.") from None
             detail = "the server shut down before the answer was complete; use another one."
             raise Problem(503, detail, retry_after_s=WAIT_FOR_STATE_S) from None
+        except AnswerLostError as error:
+            logger.warning("answer lost", exc_info=error, extra=self._asker.record.name())
+            raise Problem(503, "the server that generated the answer is gone; try again.", retry_after_s=1) from None
         except EngineFailedError as error:
             logger.error("engine failed", exc_info=error, extra=self._asker.record.name())
             raise Problem(500, "the engine failed on this request; the server's log has the reason.") from None

@@ -6,13 +6,16 @@ from flask import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipeline.service.answering import Answering
+from pipeline.service.lifecycle import ANSWERING
 from pipeline.service.routes import Route, reply
-from pipeline.service.schemas import Health, Probe
+from pipeline.service.schemas import Health, Probe, Replica
 
 
 def health(answering: Answering) -> Response:
-    """The documented health route; 200 only while requests are answered."""
+    """The documented health route; 200 only while requests are answered, and all replicas are of one model."""
     status, reason = answering.service.status()
+    stats = answering.service.stats()
+    replicas = stats.replicas if stats else ()
     loaded = answering.service.loaded
     info = loaded and loaded.info
     body = Health(
@@ -21,15 +24,16 @@ def health(answering: Answering) -> Response:
         adapter=info.adapter if info else None,
         gpu_memory=round(info.gpu_memory_gib(), 3) if info else 0.0,
         weights=loaded.engine.weights if loaded else None,
+        replicas=[Replica(url=one.url, status=one.status, in_flight=one.in_flight) for one in replicas] or None,
         reason=reason,
     )
     return reply(body, 200 if status == "ok" else 503)
 
 
 def readyz(answering: Answering) -> Response:
-    """Readiness: whether requests should be sent here."""
+    """Readiness: whether requests should be sent here; a replica that gets none is no reason against it."""
     status, reason = answering.service.status()
-    return reply(Probe(status=status, reason=reason), 200 if status == "ok" else 503)
+    return reply(Probe(status=status, reason=reason), 200 if status in ANSWERING else 503)
 
 
 def livez(answering: Answering) -> Response:

@@ -13,7 +13,9 @@ from pipeline.service.auth import ApiKeys
 from pipeline.service.cors import Origins
 from pipeline.service.problems import Problem
 
-Status = Literal["ok", "loading", "draining", "stalled", "failed"]
+Status = Literal["ok", "loading", "draining", "stalled", "failed", "mixed"]
+ANSWERING: frozenset[Status] = frozenset({"ok", "mixed"})
+"""States in which requests are answered."""
 WAIT_FOR_STATE_S = 5
 """Retry-After in seconds while the service starts or shuts down."""
 
@@ -95,11 +97,12 @@ class Service:
         stats = self.stats()
         if stats is None:
             return "loading", "the model is being loaded."
+        different = [replica.reason or "" for replica in stats.replicas if replica.status == "different"]
         if not stats.alive:
-            return "failed", "the engine has died or, if it is remote, cannot be reached."
+            return "failed", " ".join(["the engine has died or, if it is remote, cannot be reached.", *different])
         if stats.stalled_s > self.settings.stall_limit_s:
             return "stalled", f"the engine has not generated a token for {stats.stalled_s:.0f} s."
-        return "ok", None
+        return ("mixed", " ".join(different)) if different else ("ok", None)
 
     def serving(self) -> Loaded:
         """The loaded engine and its model's information.

@@ -24,15 +24,15 @@ MAX_PROMPT_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """An OpenAI-compatible server that generates.
+    """OpenAI-compatible servers that generate.
 
     Attributes:
-        url: Its base address, including ``/v1``.
-        model: Its name for the run's model.
+        urls: Their base addresses, including ``/v1``.
+        model: Their name for the run's model.
         api_key: Sent as a bearer token.
     """
 
-    url: str
+    urls: tuple[str, ...]
     model: str
     api_key: str | None
 
@@ -53,15 +53,17 @@ def load_local(
 def load_remote(
     run: RunFolder, remote: Remote, *, max_in_flight: int, base_model: str | None
 ) -> tuple[Engine, ServiceInfo]:
-    """Connect to a server that has the run's model; only the tokenizer is loaded in this process.
+    """Connect to servers that have the run's model; only the tokenizer is loaded in this process.
 
     Raises:
-        PipelineError: The run, the base model or the server is missing, or the run is not as it was trained.
+        PipelineError: The run, the base model or every server is missing, or the run is not as it was trained.
     """
     record = run.read_record()
     require_same_adapter(run, record)
     base = open_run_base(run, record, base_model)
-    engine = RemoteEngine(remote.url, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight)
+    engine = RemoteEngine(
+        remote.urls, remote.model, base.tokenizer, api_key=remote.api_key, max_in_flight=max_in_flight
+    )
     return engine, _info(base.target.name, record["adapter"]["sha256"], base.tokenizer, lambda: 0.0)
 
 

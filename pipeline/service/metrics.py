@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pipeline.config import GIB, Style
-from pipeline.service.lifecycle import Service
+from pipeline.service.lifecycle import ANSWERING, Service
 from pipeline.service.logs import RequestRecord
 
 DURATION_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32)
@@ -81,7 +81,7 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status, _ = self._service.status()
-        yield GaugeMetricFamily("verbosity_ready", "1 when requests are answered.", value=float(status == "ok"))
+        yield GaugeMetricFamily("verbosity_ready", "1 when requests are answered.", value=float(status in ANSWERING))
         loaded = self._service.loaded
         if loaded is None:
             return
@@ -96,6 +96,10 @@ class _EngineCollector(Collector):
         )
         for name, text, value in gauges:
             yield GaugeMetricFamily(f"verbosity_{name}", text, value=float(value))
+        up = GaugeMetricFamily("verbosity_replica_up", "1 while one of several engines gets requests.", labels=("url",))
+        for replica in stats.replicas:
+            up.add_metric((replica.url,), float(replica.status == "ok"))
+        yield up
         ended = CounterMetricFamily("verbosity_engine_requests", "Requests that the engine ended.", labels=("outcome",))
         for outcome in ("finished", "failed", "cancelled"):
             ended.add_metric((outcome,), getattr(stats, outcome))

@@ -69,15 +69,27 @@ class GenerateReply(ResponseBody):
 class Probe(ResponseBody):
     """The state, for an orchestrator's probe."""
 
-    status: Literal["ok", "loading", "draining", "stalled", "failed"]
-    """Requests are answered only while it is `ok`."""
+    status: Literal["ok", "loading", "draining", "stalled", "failed", "mixed"]
+    """Requests are answered only while it is `ok`, or `mixed`: a replica answers as another model and gets none."""
     reason: str | None = None
     """Why the status is not `ok`; absent if it is."""
 
     @model_serializer(mode="wrap")
     def _leave_out(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = serialize(self)
-        return {name: value for name, value in fields.items() if (name, value) != ("reason", None)}
+        may_be_absent = ("reason", "replicas")
+        return {name: value for name, value in fields.items() if value is not None or name not in may_be_absent}
+
+
+class Replica(ResponseBody):
+    """One of several servers behind the engine `remote`."""
+
+    url: str
+    """Its address."""
+    status: Literal["ok", "unreachable", "different"]
+    """It gets requests only while it is `ok`; one that is `different` answers as another model."""
+    in_flight: int = Field(ge=0)
+    """Answers that it is generating."""
 
 
 class Health(Probe):
@@ -91,6 +103,8 @@ class Health(Probe):
     """GPU memory in use in GiB; 0.0 on a CPU."""
     weights: str | None
     """How the engine holds the base's 4-bit weights; null until they are loaded."""
+    replicas: list[Replica] | None = None
+    """The servers behind the engine `remote`; absent unless there are several."""
 
 
 class OpenAIError(ResponseBody):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import requests
 
@@ -14,6 +16,7 @@ from benchmarks.peers import running
 from pipeline.config import Style
 from pipeline.engines.interface import AnswerRequest
 from pipeline.engines.remote import RemoteEngine
+from pipeline.engines.same_model import SAME_MODEL_NATS, Sample, difference_nats, samples
 from pipeline.generation.generate import styled_prompt_ids
 from pipeline.model.base_models import base_model_folder
 from pipeline.model.loading import load_trained, load_untrained
@@ -98,9 +101,18 @@ def test_the_others_adapter_is_noticed(url: str, expected: dict[str, Expected]) 
     assert not expected["first"].prove(url, "second").holds
 
 
+def test_engines_with_different_adapters_are_told_apart(url: str) -> None:
+    async def sample(model: str) -> list[Sample]:
+        async with httpx2.AsyncClient(base_url=f"{url}/v1") as client:
+            return await samples(client, url, model)
+
+    first, again, second = (asyncio.run(sample(model)) for model in ("first", "first", "second"))
+    assert difference_nats(first, again) <= SAME_MODEL_NATS < difference_nats(first, second)
+
+
 def test_remote_engines_take_answers_of_both_adapters_at_once(url: str, runs: dict[str, RunFolder]) -> None:
     tokenizer = load_tokenizer(base_model_folder(TINY), TINY)
-    engines = [RemoteEngine(f"{url}/v1", name, tokenizer) for name in runs]
+    engines = [RemoteEngine([f"{url}/v1"], name, tokenizer) for name in runs]
     try:
         request = [AnswerRequest("What is rate limiting?", style, ANSWER_LIMIT_S) for style in Style]
         tickets = [engine.submit(one) for engine in engines for one in request]

@@ -79,7 +79,7 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_readme_names_every_folder() -> None:
     tracked = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    for name in tracked | {"tests", "results", "golden", "constraints"}:
+    for name in tracked | {"tests", "results", "golden", "constraints", "deploy"}:
         assert f"`{name}/" in read("README.md"), name
 
 
@@ -113,7 +113,8 @@ def test_options_and_variables_exist() -> None:
     text = "\n".join(re.sub(r"<!--.*?-->", "", page.read_text("utf-8")) for page in pages())
     named = set(re.findall(r"(?<![\w|-])(--[a-z][a-z-]*[a-z]|VERBOSITY_[A-Z_]+)", text))
     foreign = {"--help", "--junitxml", "--snapshot-update", "--dist"}  # of argparse, pytest, syrupy and pytest-xdist
-    foreign |= {"--served-model-name", "--max-model-len", "--api-key"}  # of vLLM
+    foreign |= {"--served-model-name", "--max-model-len", "--api-key", "--data-parallel-size"}  # of vLLM
+    foreign |= {"--file"}  # of docker compose
     foreign |= {"--enable-lora", "--lora-modules", "--interrupt", "--no-deps", "--no-binary"}  # vLLM, llama.cpp, pip
     foreign |= {"--config", "--num", "--nproc-per-node", "--host"}  # of accelerate, torchrun and locust
     assert named - known <= foreign

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ from pipeline.engines.selection import open_local
 from pipeline.model.loading import LoadedModel
 from pipeline.run_folder import RunFolder
 from tests.unit.pipeline.engines.exact import exact_model
+from tests.unit.pipeline.engines.openai_server import openai_process
 
 KEY = "a-key"
 OpenEngine = Callable[..., Engine]
@@ -41,17 +39,8 @@ def exact(tiny_run: RunFolder) -> LoadedModel:
 @pytest.fixture(scope="session")
 def openai_server(tiny_run: RunFolder) -> Iterator[str]:
     """The address of another process that serves the same model."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.unit.pipeline.engines.openai_server", str(tiny_run.path), KEY],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).resolve().parents[4],
-        text=True,
-    )
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with openai_process(tiny_run, KEY) as (url, _):
+        yield url
 
 
 @pytest.fixture(params=["serial", "continuous", "remote"])
@@ -62,7 +51,7 @@ def open_engine(request: pytest.FixtureRequest, exact: LoadedModel) -> Iterator[
     def start(max_in_flight: int = 16) -> Engine:
         if request.param == "remote":
             url = request.getfixturevalue("openai_server")
-            engine: Engine = RemoteEngine(url, "tiny", exact.tokenizer, api_key=KEY, max_in_flight=max_in_flight)
+            engine: Engine = RemoteEngine([url], "tiny", exact.tokenizer, api_key=KEY, max_in_flight=max_in_flight)
         else:
             engine = open_local(request.param, exact.model, exact.tokenizer, max_in_flight=max_in_flight)
         opened.append(engine)

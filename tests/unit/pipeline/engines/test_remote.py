@@ -28,13 +28,19 @@ def request(prompt: str = "Why?") -> AnswerRequest:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "nonsense"])
 def test_an_address_where_nobody_answers_is_refused_in_words(tiny_tokenizer: Any, url: str) -> None:
     with pytest.raises(PipelineError, match=r"no OpenAI-compatible server answers .* start it"):
-        RemoteEngine(url, "tiny", tiny_tokenizer)
+        RemoteEngine([url], "tiny", tiny_tokenizer)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://gpu:none/v1"])
+def test_what_is_no_address_is_refused_in_words(tiny_tokenizer: Any, url: str) -> None:
+    with pytest.raises(PipelineError, match=r"cannot be requested .*[Pp]ort"):
+        RemoteEngine([url], "tiny", tiny_tokenizer)
 
 
 @pytest.mark.slow
 def test_a_model_that_is_not_served_is_refused_with_those_that_are(openai_server: str, tiny_tokenizer: Any) -> None:
     with pytest.raises(PipelineError, match="serves no model 'other'; it has: tiny"):
-        RemoteEngine(openai_server, "other", tiny_tokenizer)
+        RemoteEngine([openai_server], "other", tiny_tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_a_model_that_is_not_served_is_refused_with_those_that_are(openai_server
 def test_a_refusal_is_a_failure_with_the_servers_words(
     openai_server: str, tiny_tokenizer: Any, key: str, prompt: str, reason: str
 ) -> None:
-    engine = RemoteEngine(openai_server, "tiny", tiny_tokenizer, api_key=key)
+    engine = RemoteEngine([openai_server], "tiny", tiny_tokenizer, api_key=key)
     with pytest.raises(EngineFailedError) as failure:
         engine.submit(request(prompt)).result()
     assert failure.match("the engine failed")
@@ -59,7 +65,7 @@ def test_a_refusal_is_a_failure_with_the_servers_words(
 
 
 def test_the_key_is_never_shown(openai_server: str, tiny_tokenizer: Any) -> None:
-    engine = RemoteEngine(openai_server, "tiny", tiny_tokenizer, api_key="a-secret")
+    engine = RemoteEngine([openai_server], "tiny", tiny_tokenizer, api_key="a-secret")
     with pytest.raises(EngineFailedError) as failure:
         engine.submit(request()).result()
     assert "a-secret" not in f"{failure.value} {failure.value.__cause__} {vars(engine)}"
@@ -74,7 +80,7 @@ def test_a_local_server_is_reached_without_the_proxy(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, proxy)
-    engine = RemoteEngine(openai_server, "tiny", tiny_tokenizer, api_key=KEY)
+    engine = RemoteEngine([openai_server], "tiny", tiny_tokenizer, api_key=KEY)
     assert engine.submit(request()).result().text
     engine.close()
 
@@ -87,7 +93,7 @@ def test_an_error_of_a_proxy_names_its_variable(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(PipelineError, match=r"proxy of http_proxy; correct it or add gpu\.example to no_proxy\."):
-        RemoteEngine("http://gpu.example/v1", "tiny", tiny_tokenizer)
+        RemoteEngine(["http://gpu.example/v1"], "tiny", tiny_tokenizer)
 
 
 class Changing(BaseHTTPRequestHandler):
@@ -126,7 +132,7 @@ def test_a_server_that_goes_and_comes_back_is_noticed_without_a_request(
     changing: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "PROBE_INTERVAL_S", 0.01)
-    engine = RemoteEngine(changing, "tiny", tiny_tokenizer)
+    engine = RemoteEngine([changing], "tiny", tiny_tokenizer)
     assert engine.stats().alive
     Changing.has_model = False
     assert until(lambda: not engine.stats().alive)
@@ -136,7 +142,7 @@ def test_a_server_that_goes_and_comes_back_is_noticed_without_a_request(
 
 
 def test_a_long_refusal_is_cut(changing: str, tiny_tokenizer: Any) -> None:
-    engine = RemoteEngine(changing, "tiny", tiny_tokenizer)
+    engine = RemoteEngine([changing], "tiny", tiny_tokenizer)
     with pytest.raises(EngineFailedError) as failure:
         engine.submit(request()).result()
     assert str(failure.value.__cause__).endswith(("answers 400: " + "because " * 5000)[: len("answers 400: ") + 500])
@@ -144,7 +150,7 @@ def test_a_long_refusal_is_cut(changing: str, tiny_tokenizer: Any) -> None:
 
 
 def test_a_run_is_served_by_a_server_that_has_its_model(changing: str, tiny_run: RunFolder) -> None:
-    engine, info = load_remote(tiny_run, Remote(changing, "tiny", None), max_in_flight=2, base_model=None)
+    engine, info = load_remote(tiny_run, Remote((changing,), "tiny", None), max_in_flight=2, base_model=None)
     assert (info.model, info.adapter) == ("tiny-mistral", tiny_run.read_record()["adapter"]["sha256"])
     assert info.count_tokens("Why?") > 1
     assert info.gpu_memory_gib() == 0.0

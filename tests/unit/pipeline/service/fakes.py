@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -11,7 +12,7 @@ from flask import Flask
 
 from pipeline.config import Style
 from pipeline.engines.admission import Admission
-from pipeline.engines.interface import AnswerRequest, EngineStats, Ticket
+from pipeline.engines.interface import AnswerRequest, EngineStats, ReplicaStats, Ticket
 from pipeline.service.app import create_app
 from pipeline.service.lifecycle import Service, ServiceInfo, Settings
 from pipeline.service.server import Listener
@@ -44,6 +45,7 @@ class FakeEngine:
         self.outcome: Exception | None = None
         self.refusal: Exception | None = None
         self.requests: list[AnswerRequest] = []
+        self.replicas: tuple[ReplicaStats, ...] = ()
 
     def submit(self, request: AnswerRequest) -> Ticket:
         self.requests.append(request)
@@ -69,7 +71,8 @@ class FakeEngine:
         ticket.cancel()
 
     def stats(self) -> EngineStats:
-        return self.admission.stats(running=lambda ticket: True, alive=self.alive)
+        stats = self.admission.stats(running=lambda ticket: True, alive=self.alive)
+        return dataclasses.replace(stats, replicas=self.replicas)
 
     def close(self, drain_s: float = 0.0) -> None:
         self.admission.close(drain_s)

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import Style
-from pipeline.engines.interface import AnswerRequest
+from pipeline.engines.interface import AnswerRequest, ReplicaStats, ReplicaStatus
 from pipeline.errors import PipelineError
 from pipeline.service.app import ROUTES, create_app
 from pipeline.service.auth import ApiKeys
@@ -64,6 +64,37 @@ def test_a_dead_engine_is_said_to_be_dead() -> None:
     assert states(served.client) == [(503, "failed")] * 3
     assert "died" in served.client.get("/health").get_json()["reason"]
     assert served.client.post("/generate", json={"prompt": "Why?"}).status_code == 503
+
+
+def replica(status: ReplicaStatus, reason: str | None = None) -> ReplicaStats:
+    return ReplicaStats(f"http://{status}/v1", status, reason, in_flight=2)
+
+
+def test_several_engines_are_listed_and_one_that_is_gone_is_no_fault_of_the_service() -> None:
+    served = Served()
+    served.engine.replicas = (replica("ok"), replica("unreachable", "it is gone."))
+    assert states(served.client) == [(200, "ok")] * 3
+    body = served.client.get("/health").get_json()
+    assert body["replicas"] == [
+        {"url": "http://ok/v1", "status": "ok", "in_flight": 2},
+        {"url": "http://unreachable/v1", "status": "unreachable", "in_flight": 2},
+    ]
+    assert "reason" not in body
+    found = samples(served.client)
+    assert found["verbosity_replica_up", "url=http://ok/v1"] == 1
+    assert found["verbosity_replica_up", "url=http://unreachable/v1"] == 0
+
+
+def test_an_engine_of_another_model_is_named_and_the_others_answer() -> None:
+    served = Served()
+    served.engine.replicas = (replica("ok"), replica("different", "http://different/v1 answers as another."))
+    assert states(served.client) == [(503, "mixed"), (200, "mixed"), (200, "mixed")]
+    assert served.client.get("/health").get_json()["reason"] == "http://different/v1 answers as another."
+    assert served.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
+    assert samples(served.client)["verbosity_ready",] == 1
+    served.engine.alive = False
+    assert states(served.client) == [(503, "failed")] * 3
+    assert "answers as another" in served.client.get("/health").get_json()["reason"]
 
 
 def test_an_engine_without_progress_is_stalled_until_it_moves() -> None:

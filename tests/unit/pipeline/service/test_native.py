@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import GENERATION_PRESETS, Style
 from pipeline.engines.interface import (
+    AnswerLostError,
     AnswerTimeoutError,
     EngineBusyError,
     EngineClosedError,
@@ -157,6 +158,15 @@ def test_out_of_memory_is_one_requests_error_and_is_logged(served: Served, caplo
     served.engine.outcome = None
     assert served.client.get("/health").status_code == 200
     assert served.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
+
+
+def test_an_answer_whose_remote_server_is_gone_may_be_asked_for_again(served: Served) -> None:
+    served.engine.outcome = AnswerLostError("http://secret/v1 is gone")
+    refused = served.client.post("/generate", json={"prompt": "Why?"})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert "secret" not in refused.get_data(as_text=True)
+    *_, (last, problem) = events_of(served.client.post("/generate", json={"prompt": "Why?", "stream": True}))
+    assert (last, problem["status"]) == ("error", 503)
 
 
 def test_an_answer_that_is_late_is_a_504_and_frees_its_place() -> None:
