@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Python on the golden document's pins: their 6.4 GiB lie in the cache, once for every clone.
 ON_GOLDEN = $(PYTHON) -m tests.pinned_environment
 
-.PHONY: demo docs report-picture test test-all test-durations test-golden test-vllm test-llama test-page abuse lint sabotage \
+.PHONY: demo docs report-picture test test-all test-durations test-golden test-vllm test-llama test-image test-page abuse lint sabotage \
 	calibration data-check curve bench bench-demo in-turn versions serving-load serving-peers \
 	overload engine-agreement exports large-data gpu-acceptance gpu-peers clean
 
@@ -32,12 +32,14 @@ test-all: $(READY) lint
 
 # What depends on the versions of torch, transformers, peft, accelerate and bitsandbytes, on the golden document's pins; its
 # torch is a CUDA build, and runs on a CPU, too. There the embedded model trains for minutes: `make versions` does that.
-ON_VERSIONS := tests/smoke/test_distributed.py \
+ON_VERSIONS := -m 'not gpu and not embedded and not engine and (not slow or versions)' \
+	tests/smoke/test_distributed.py \
 	tests/smoke/test_gate.py::test_every_resource_criterion_passes_on_random_weights \
 	tests/unit/pipeline/planning/test_plan.py::test_the_tiny_run_needs_what_was_planned \
-	$(addprefix tests/unit/pipeline/,test_compat.py engines generation model release training)
+	$(addprefix tests/unit/pipeline/engines/test_,continuous.py decoder.py engines.py many.py sampling.py serial.py) \
+	$(addprefix tests/unit/pipeline/,test_compat.py generation model release training)
 test-golden:
-	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(EVERYTHING) $(ON_VERSIONS)
+	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(ON_VERSIONS)
 
 # Exports in the engines that users choose, each in an environment of its own that lies in the cache, once for every clone:
 # vLLM (3 GiB), llama.cpp (compiled for minutes).
@@ -46,6 +48,10 @@ test-vllm: $(READY)
 	$(call WITH_ENGINE,vllm) tests/engines/test_vllm.py
 test-llama: $(READY)
 	$(call WITH_ENGINE,llama) tests/engines/test_llama_cpp.py
+
+# The image of deploy/, built by Docker, which downloads gigabytes, and started.
+test-image: $(READY)
+	$(BIN)/python -m pytest -n 0 -m engine $(PYTEST_OPTIONS) tests/engines/test_image.py
 
 # Each exported form behind its real engine, judged by its endpoint: an hour on two cores; RUN names a trained run.
 exports: $(READY)

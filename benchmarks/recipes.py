@@ -73,24 +73,40 @@ def train_and_ask(recipe: str, seed: int, device: str, folder: Path) -> dict[str
     }
 
 
+def choose(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The recipe whose worst share is the lowest: TERSE or VERBOSE out of bound, or loops; all seeds together."""
+    return min({run["recipe"] for run in runs}, key=lambda name: max(_shares(_of(runs, name))))
+
+
+def _of(runs: Sequence[Mapping[str, Any]], recipe: str) -> list[Mapping[str, Any]]:
+    return [run for run in runs if run["recipe"] == recipe]
+
+
+def _counts(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Bad answers and all: TERSE and VERBOSE out of bound, then loops."""
+    asked = {style: sum(run["prompt_counts"][style.value] for run in runs) for style in Style}
+    out = {style: sum(run["out_of_bound_counts"][style.value] for run in runs) for style in Style}
+    loops = sum(run["unvaried_count"] for run in runs)
+    return [*((out[style], asked[style]) for style in Style), (loops, sum(asked.values()))]
+
+
+def _shares(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [count / of for count, of in _counts(runs)]
+
+
 def to_markdown(document: Mapping[str, Any]) -> str:
     """One row for each recipe, the counts of its seeds together."""
-    rows = [_row(name, of) for name in RECIPES if (of := [run for run in document["runs"] if run["recipe"] == name])]
+    rows = [_row(name, of) for name in RECIPES if (of := _of(document["runs"], name))]
     headers = ("recipe", "examples, passes, rate", "seeds", *(f"{style.name} out of bound" for style in Style), "loops")
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return "\n\n".join(filter(None, (table, document.get("remark"))))
 
 
 def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     recipe, seeds = RECIPES[name], ", ".join(str(run["seed"]) for run in runs)
-    asked = {style: sum(run["prompt_counts"][style.value] for run in runs) for style in Style}
-    out = [_share(sum(run["out_of_bound_counts"][style.value] for run in runs), asked[style]) for style in Style]
-    loops = _share(sum(run["unvaried_count"] for run in runs), sum(asked.values()))
     settings = f"{recipe['max_examples']}, {recipe['epochs']}, {recipe['learning_rate']:g}"
-    return name, settings, seeds, *out, loops
-
-
-def _share(count: int, of: int) -> str:
-    return f"{count} of {of:,} ({count / of:.1%})"
+    shares = (f"{count} of {of:,} ({count / of:.1%})" for count, of in _counts(runs))
+    return name, settings, seeds, *shares
 
 
 def report(folders: Sequence[Path], output: Path) -> None:

@@ -16,6 +16,7 @@ from benchmarks import (
     held_out,
     narrow_field,
     overload,
+    recipes,
     serving_load,
     serving_peers,
     suite_durations,
@@ -276,5 +277,6 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "generated-requests": generated_requests,
     "large-data": large_data,
     "test-commands": from_file("tests/durations.json", suite_durations.to_markdown),
+    "recipes": from_file("smollm2-135m/recipes/recipes.json", recipes.to_markdown),
     "narrow-field": from_file("narrow-field/narrow_field.json", narrow_field.to_markdown),
 }

@@ -124,8 +124,8 @@ class Replicas:
     async def check(self, replica: Replica) -> None:
         """Ask a server for its model, and update its status.
 
-        One of several is compared when it comes or comes back, when it says other things about the model than before,
-        and every ``COMPARE_INTERVAL_S``.
+        One that is too busy with answers to say anything in time keeps its status. One of several is compared when it
+        comes or comes back, when it says other things about the model than before, and every ``COMPARE_INTERVAL_S``.
 
         Raises:
             PipelineError: It cannot be used; ``replica.reason`` says so, too.
@@ -139,6 +139,8 @@ class Replicas:
                 replica.become("different" if reason else "ok", reason)
                 replica.compared = time.monotonic()
         except PipelineError as error:
+            if replica.in_flight and isinstance(error.__cause__, httpx2.ReadTimeout):
+                return  # some servers answer nothing else while they generate; requests end by their own time limits
             replica.become("unreachable", str(error))
             raise
         replica.card, replica.limit_tokens = card, described.get("max_model_len")

@@ -76,6 +76,7 @@ def assert_trained_alike(one: RunFolder, two: RunFolder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_two_processes_stopped_and_resumed_write_each_checkpoint_once_and_train_what_one_trains(
     one: RunFolder, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_two_processes_stopped_and_resumed_write_each_checkpoint_once_and_train_
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.skipif(not SHARDS_FOUR_BIT, reason="this accelerate is refused, as another test shows")
 def test_a_sharded_model_stopped_and_resumed_trains_what_one_process_trains(
     one: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -61,6 +61,7 @@ def test_a_finished_run_is_judged(tiny_run: RunFolder, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_every_resource_criterion_passes_on_random_weights(tiny_acceptance: tuple[Path, int]) -> None:
     outcomes = {name: result["outcome"] for name, result in results(tiny_acceptance[0], "tiny-mistral").items()}
     assert {name: outcomes[name] for name in RESOURCE_CRITERIA} == dict.fromkeys(RESOURCE_CRITERIA, "PASS")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.recipes import RESULT, report, to_markdown
+from benchmarks.recipes import RESULT, choose, report, to_markdown
 
 OLD, NEW = "two passes", "three passes, twice the rate"
 
@@ -46,3 +46,9 @@ def test_runs_of_several_commits_are_not_put_together(tmp_path: Path) -> None:
     runs = written(tmp_path, result(NEW, 2, (0, 0), 0), result(OLD, 2, (0, 0), 0, commit="d"))
     with pytest.raises(ValueError, match="several commits"):
         report(runs, tmp_path)
+
+
+def test_the_recipe_with_the_lowest_worst_share_is_chosen() -> None:
+    even, uneven = result(OLD, 2, (2, 2), 3), result(NEW, 2, (0, 4), 0)
+    assert choose([even, uneven]) == OLD
+    assert choose([even, uneven, *(result(NEW, seed, (0, 0), 0) for seed in (3, 4))]) == NEW

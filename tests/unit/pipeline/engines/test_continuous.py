@@ -182,6 +182,7 @@ def test_the_model_is_as_before_when_the_engine_is_closed(exact: LoadedModel) ->
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_4_bit_model_with_its_adapter_answers(tiny_trained: TrainedModel) -> None:
     engine = open_continuous(tiny_trained)
     got = engine.submit(request()).result()

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,6 +31,8 @@ class Server(ThreadingHTTPServer):
         refuses: Status of its refusal; None takes requests.
         hangs_up: Whether it closes the connection instead of answering.
         says: What /v1/models says of the model.
+        is_silent: Whether /v1/models says nothing until ``answers`` is set.
+        probes: Requests to /v1/models.
     """
 
     daemon_threads = True
@@ -45,7 +47,8 @@ class Server(ThreadingHTTPServer):
         self.hangs_up = False
         self.instead: Any = None
         self.says: dict[str, Any] = {"id": "tiny", "max_model_len": 5000}
-        self.is_killed = False
+        self.is_killed = self.is_silent = False
+        self.probes = 0
         super().__init__(("127.0.0.1", port), Handler)
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -69,7 +72,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.reply(200, {"data": [self.server.says]})
+        self.server.probes += 1
+        if self.server.is_silent:
+            self.server.answers.wait(60)
+        with suppress(ConnectionError):
+            self.reply(200, {"data": [self.server.says]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -205,6 +212,25 @@ def test_a_server_that_is_killed_loses_what_it_had_begun_and_nothing_else(start:
         assert [type(error) for error in lost] == [AnswerLostError] * 3
         assert (engine.stats().finished, engine.stats().failed, engine.stats().alive) == (7, 3, True)
         assert statuses(engine) == ["unreachable", "ok"]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_server_that_says_nothing_while_it_answers_is_busy_and_when_idle_unreachable(
+    start: Start, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    with before(tiny_tokenizer, server) as engine:
+        monkeypatch.setattr(replicas, "CONNECT_TIMEOUT_S", 0.05)
+        server.answers.clear()
+        (ticket,) = ask(engine, 1)
+        assert until(lambda: server.begun == 1)
+        server.is_silent, seen = True, server.probes
+        assert until(lambda: server.probes >= seen + 4)
+        assert engine.stats().alive
+        engine.cancel(ticket)
+        assert until(lambda: not engine.stats().alive)
+        server.answers.set()
+        assert until(lambda: engine.stats().alive)
 
 
 def test_what_a_dead_server_has_not_begun_another_one_answers(start: Start, tiny_tokenizer: Any) -> None:

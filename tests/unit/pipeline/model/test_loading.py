@@ -194,6 +194,7 @@ def test_the_synthetic_shape_is_mistral_7b(tiny_folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_the_embedded_target_loads_in_4bit_and_speaks() -> None:
     target = TARGETS["smollm2-135m"]
     folder = base_model_folder(target)

@@ -151,6 +151,7 @@ def test_checkpointing_keeps_one_hidden_state_per_layer() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_the_tiny_run_needs_what_was_planned(tmp_path: Path) -> None:
     few = ("--target", TINY.name, "--max-examples", "32")
     in_a_process("train", *few, "--output", str(tmp_path / "run"))

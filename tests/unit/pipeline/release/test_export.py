@@ -89,6 +89,7 @@ def printed(output: str) -> torch.Tensor:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_the_cards_own_code_gives_the_trained_models_answer(
     exported: Path, trained_and_untrained: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
@@ -98,6 +99,7 @@ def test_the_cards_own_code_gives_the_trained_models_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_the_pages_code_loads_the_adapter_on_the_plain_base(
     exported: Path, tiny_folder: Path, trained_and_untrained: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
@@ -153,6 +155,7 @@ def test_no_4bit_settings_and_no_adapter_names_are_left(exported: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_golden_adapter_is_merged_with_its_embeddings(tmp_path: Path) -> None:
     train(tiny_request(tmp_path / "run", "golden", accumulation_steps=4, learning_rate=2e-2))
     proof = export(RunFolder(tmp_path / "run"), tmp_path / "model", dtype="bfloat16")

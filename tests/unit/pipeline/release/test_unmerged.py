@@ -49,6 +49,7 @@ def test_the_adapter_is_lora_alone_with_one_rank(unmerged: Path, taught: RunFold
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_two_adapters_share_one_base(unmerged: Path, tmp_path: Path) -> None:
     train(tiny_request(tmp_path / "run", accumulation_steps=1, learning_rate=3e-2))
     export(RunFolder(tmp_path / "run"), tmp_path / "other", form="adapter")

@@ -43,6 +43,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "changed",
     [

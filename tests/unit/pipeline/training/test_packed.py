@@ -138,6 +138,7 @@ def test_a_row_is_split_evenly_and_keeps_each_example(data: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_the_trajectory_is_that_of_padded_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "cpu_compute_dtype", lambda: "float32")
     train(tiny_request(tmp_path / "padded", max_examples=48, padding_free=False))

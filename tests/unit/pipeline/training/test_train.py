@@ -86,6 +86,7 @@ def test_every_lora_b_moved(tiny_run: RunFolder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_golden_trains_under_checkpointing(tmp_path: Path) -> None:
     train(tiny_request(tmp_path, "golden", max_examples=32))
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -106,6 +107,7 @@ def test_a_folder_of_another_run_is_refused(tiny_run: RunFolder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_killed_run_resumes_to_the_same_adapter(
     tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
