@@ -6,17 +6,18 @@ the answers with the judged model, so it detects a server that answers nonsense,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from scipy.stats import binom
 
 from acceptance.answers import ROUNDED_OUT_SHARE, response_ids
 from acceptance.crowd import Crowd, Exchange
+from acceptance.spelling import fewest_outside
 from harness.criteria import Bound, Criterion, Need
 from harness.recorder import Recorder
 from pipeline.config import GENERATION_PRESETS
-from pipeline.generation.scoring import sampling_surprise
+from pipeline.generation.scoring import sampling_log_probabilities
 from pipeline.model.loading import TrainedModel
 
 CHANCE = 1e-6
@@ -38,28 +39,28 @@ SERVED_ANSWERS = Criterion(
 
 @pytest.mark.criterion(SERVED_ANSWERS)
 def test_served_answers(measured: Recorder, crowd: Crowd, trained: TrainedModel) -> None:
-    read = [surprises(trained, one) for one in crowd.answered]
-    tokens, outside = sum(map(len, read)), sum(surprise.count(None) for surprise in read)
+    read = [read_again(trained, one) for one in crowd.answered]
+    outside, tokens = (sum(counts) for counts in zip(*read, strict=True)) if read else (0, 0)
     measured.record(
         answer_count=len(read),
-        foreign_answer_count=sum(map(is_foreign, read)),
+        foreign_answer_count=sum(is_foreign(*counts) for counts in read),
         outside_token_p_value=outside_token_p_value(outside, tokens),
         token_count=tokens,
         outside_token_count=outside,
     )
 
 
-def surprises(trained: TrainedModel, one: Exchange) -> list[float | None]:
-    """Surprise of each token of an answer, EOS included where it was not cut; None outside the nucleus."""
-    body = one.answer.body
+def read_again(trained: TrainedModel, one: Exchange) -> tuple[int, int]:
+    """Tokens of an answer outside the nucleus, and all, EOS included where it was not cut."""
+    body, request = one.answer.body, (one.question, one.style)
     ended = body["tokens"] < GENERATION_PRESETS[one.style].max_new_tokens
-    ids = response_ids(trained.tokenizer, body)
-    return sampling_surprise(trained.model, trained.tokenizer, (one.question, one.style), ids, ended=ended)
+    read = partial(sampling_log_probabilities, trained.model, trained.tokenizer, request, ended=ended)
+    return fewest_outside(trained.tokenizer, response_ids(trained.tokenizer, body), read)
 
 
-def is_foreign(surprise: Sequence[float | None]) -> bool:
+def is_foreign(outside_token_count: int, token_count: int) -> bool:
     """Whether too many tokens of an answer cannot have been sampled; an answer without tokens is foreign."""
-    return outside_token_p_value(surprise.count(None), len(surprise)) < CHANCE
+    return outside_token_p_value(outside_token_count, token_count) < CHANCE
 
 
 def outside_token_p_value(outside_token_count: int, token_count: int) -> float:

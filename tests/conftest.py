@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.config import TARGETS
 from pipeline.run_folder import RunFolder
 from tests.smoke.wheel import Built, build, install
 from tests.support import TINY, tiny_request
@@ -30,6 +31,13 @@ def tiny_tokenizer(tiny_folder: Path) -> Any:
     from pipeline.model.tokenizer import load_tokenizer
 
     return load_tokenizer(tiny_folder, TINY)
+
+
+@pytest.fixture(scope="session")
+def embedded_tokenizer() -> Any:
+    from pipeline.model.base_models import open_base_model
+
+    return open_base_model(TARGETS["smollm2-135m"]).tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -163,14 +163,29 @@ def sampling_surprise(
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", for the nucleus.
     """
+    likely, tokens = sampling_log_probabilities(model, tokenizer, request, answer, ended=ended)
+    entropy = -(likely.exp() * likely.nan_to_num(neginf=0.0)).sum(-1)
+    surprise = -likely.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return [value if math.isfinite(value) else None for value in (surprise - entropy).tolist()]
+
+
+def sampling_log_probabilities(
+    model: Any, tokenizer: Any, request: tuple[str, Style], answer: Sequence[int], *, ended: bool
+) -> tuple[Tensor, Tensor]:
+    """What the style's preset samples each token of an answer from; arguments as for ``answer_logits``.
+
+    Returns:
+        Log-probabilities after temperature, nucleus and minimum length, shape (tokens, vocabulary), minus infinity
+        outside the nucleus, and the answer's tokens, shape (tokens,).
+
+    Raises:
+        PipelineError: The prompt contains a style token.
+    """
     preset = GENERATION_PRESETS[request[1]]
     logits, tokens = answer_logits(model, tokenizer, request, answer, ended=ended)
     logits[: preset.min_new_tokens, tokenizer.eos_token_id] = float("-inf")
     scores = TopPLogitsWarper(preset.top_p)(None, TemperatureLogitsWarper(preset.temperature)(None, logits))
-    likely = scores.log_softmax(-1)
-    entropy = -(likely.exp() * likely.nan_to_num(neginf=0.0)).sum(-1)
-    surprise = -likely.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return [value if math.isfinite(value) else None for value in (surprise - entropy).tolist()]
+    return scores.log_softmax(-1), tokens
 
 
 def greedy_with_log_probabilities(

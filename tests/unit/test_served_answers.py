@@ -9,7 +9,7 @@ import pytest
 
 from acceptance.crowd import Exchange
 from acceptance.protocols import Reply
-from acceptance.test_served_answers import SERVED_ANSWERS, is_foreign, outside_token_p_value, surprises
+from acceptance.test_served_answers import SERVED_ANSWERS, is_foreign, outside_token_p_value, read_again
 from harness.subject import Subject
 from harness.verdict import Outcome, judge
 from pipeline.config import Style
@@ -32,21 +32,21 @@ def answered(text: str, tokens: int) -> Exchange:
 def test_the_end_is_read_only_where_the_answer_was_not_cut(trained: TrainedModel) -> None:
     text = "It keeps results that are asked for again."
     count = len(trained.tokenizer(text, add_special_tokens=False)["input_ids"])
-    assert len(surprises(trained, answered(text, count))) == count + 1
-    assert len(surprises(trained, answered(text, 32))) == count
+    assert read_again(trained, answered(text, count))[1] == count + 1
+    assert read_again(trained, answered(text, 32))[1] == count
 
 
 def test_words_that_the_model_would_not_say_are_foreign(trained: TrainedModel) -> None:
-    assert is_foreign(surprises(trained, answered("It keeps results that are asked for again. " * 8, 32)))
+    assert is_foreign(*read_again(trained, answered("It keeps results that are asked for again. " * 8, 32)))
 
 
 def test_rounding_makes_no_answer_foreign() -> None:
-    assert not is_foreign([0.0] * 14)
-    assert not is_foreign([*[0.0] * 12, *[None] * 2]), "a short answer with two tokens on the edge"
-    assert is_foreign([*[0.0] * 20, *[None] * 7])
-    assert not is_foreign([*[0.0] * 145, *[None] * 5])
-    assert is_foreign([*[0.0] * 135, *[None] * 15])
-    assert is_foreign([]), "no token is nobody's answer"
+    assert not is_foreign(0, 14)
+    assert not is_foreign(2, 14), "a short answer with two tokens on the edge"
+    assert is_foreign(7, 27)
+    assert not is_foreign(5, 150)
+    assert is_foreign(15, 150)
+    assert is_foreign(0, 0), "no token is nobody's answer"
 
 
 def outcome(**measured: object) -> Outcome:

@@ -16,7 +16,6 @@ from pipeline.data.formats import Example, read_examples
 from pipeline.data.source import Problems
 from pipeline.files import TRAINING_DATA
 from pipeline.model.base_models import (
-    open_base_model,
     write_embedded_tokenizer,
     write_mistral_tokenizer,
 )
@@ -28,11 +27,6 @@ EMBEDDED = TARGETS["smollm2-135m"]
 @pytest.fixture(scope="module")
 def reference() -> Any:
     return MistralTokenizer.v3()
-
-
-@pytest.fixture(scope="module")
-def embedded_tokenizer() -> Any:
-    return open_base_model(EMBEDDED).tokenizer
 
 
 def test_the_documented_prompt_has_the_documented_ids(tiny_tokenizer: Any) -> None:
