@@ -75,7 +75,8 @@ def train_and_ask(recipe: str, seed: int, device: str, folder: Path) -> dict[str
 
 def choose(runs: Sequence[Mapping[str, Any]]) -> str:
     """The recipe whose worst share is the lowest: TERSE or VERBOSE out of bound, or loops; all seeds together."""
-    return min({run["recipe"] for run in runs}, key=lambda name: max(_shares(_of(runs, name))))
+    recipes: set[str] = {run["recipe"] for run in runs}
+    return min(recipes, key=lambda name: max(_shares(_of(runs, name))))
 
 
 def _of(runs: Sequence[Mapping[str, Any]], recipe: str) -> list[Mapping[str, Any]]:
