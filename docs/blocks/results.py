@@ -83,7 +83,8 @@ def readme_figures() -> str:
     """Return the README's three figures."""
     demo, matrix = read(DEMO), read("sabotage/matrix.json")
     healthy = matrix["healthy_count"] - matrix["false_reject_count"]
-    judged = min(len(trial["outcomes"]) for trial in matrix["healthy"])
+    fewest, criteria = min(len(trial["outcomes"]) for trial in matrix["healthy"]), len(matrix["criteria"])
+    judged = f"all {criteria} criteria" if fewest == criteria else f"{fewest} criteria or more"
     waiting = f"; not run yet: {', '.join(names)}" if (names := matrix["faults_not_run"]) else ""
     golden, lean = (RunFolder(RESULTS / SHAPE / "gpu" / name).read_record() for name in ("golden", "lean"))
     lines = (
@@ -91,7 +92,7 @@ def readme_figures() -> str:
         f" {demo['peak_memory']['rss_gib']:.1f} GiB and judged, together in {demo['duration_s'] / 60:.0f} minutes on"
         f" {demo['provenance']['cpu_count']} CPU cores (`make demo`).",
         f"**{matrix['caught_count']} of {matrix['fault_count']} broken pipelines rejected**, {healthy} of"
-        f" {matrix['healthy_count']} healthy ones accepted, these by {judged} criteria or more{waiting}"
+        f" {matrix['healthy_count']} healthy ones accepted, these by {judged}{waiting}"
         " ([matrix](results/sabotage/matrix.md)).",
         f"**1600 examples in {lean['duration_s']:.0f} s** within {_driver_gib(lean)}: training with `lean`, random"
         f" weights in Mistral-7B's shape, one NVIDIA H200; {golden['duration_s'] / 60:.0f} minutes and"
