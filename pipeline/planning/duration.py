@@ -20,9 +20,10 @@ PACKED_EFFICIENCY = 0.45
 """Share of a data sheet's arithmetic rate that packed rows reach beside their memory traffic: fitted to the lean run of
 Mistral's shape on an H200 (``results/mistral-7b-v0.3-synthetic/gpu/lean``). Launching takes no time, since each
 pass is a recorded graph."""
-PACKED_LAYER_S = 0.55e-3
+PACKED_LAYER_S = 1.3e-3
 """Seconds that a layer's kernels take at least in a recorded step, however small they are: fitted to the lean run of
-smollm2-135m on an H200 (``results/smollm2-135m/gpu/lean``)."""
+smollm2-135m on the slowest of three machines with an H200 (``results/smollm2-135m/gpu/lean``), 65 examples/s; the
+others reached 86 and 115."""
 STEP_S = 0.01
 """Seconds between two packed steps: clipping, the optimizer's step and the figures."""
 
