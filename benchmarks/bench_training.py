@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from benchmarks import matmul
 from benchmarks.training_variants import HELD_OUT_FILE, PRESET_NAMES, VARIANTS
 from pipeline.run_folder import RunFolder
 
 LEVER_EXAMPLES = 32
 ROUNDS = 2
-_SIDE = 2048
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,14 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def matmul_gflop_per_s() -> float:
-    """Speed of the machine's bfloat16 matrix product, 2048 x 2048 x 2048, best of ten."""
-    left, right = (torch.randn(_SIDE, _SIDE).to(torch.bfloat16) for _ in range(2))
-    fastest_s = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
-        torch.mm(left, right)
-        fastest_s = min(fastest_s, time.perf_counter() - started)
-    return 2 * _SIDE**3 / fastest_s / 1e9
+    return matmul.matmul_gflop_per_s()
 
 
 def test_training(benchmark: Any, variant: str, examples: int, tmp_path: Path, matmul_gflop_per_s: float) -> None:

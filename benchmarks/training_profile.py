@@ -1,6 +1,7 @@
-"""``python -m benchmarks.training_profile DIR``: where lean training of the embedded target spends its time.
+"""``python -m benchmarks.training_profile DIR``: where lean training of the embedded target spends a core's time.
 
-Writes ``profile.json`` and ``profile.md``: seconds of torch's operators by kind; the remainder is Python's.
+Writes ``profile.json`` and ``profile.md``: seconds of torch's operators by kind; the remainder is Python's. Each core
+trains its share of every window alone, so the shares of one core are profiled, in one thread, without the optimizer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from pipeline.files import TRAINING_DATA
 
 apply_environment()  # before torch is imported
 
-EXAMPLES = 16
+EXAMPLES = 64
+CORES = 2
 KINDS = (
-    ("unpacking 4-bit weights", ("bitsandbytes::dequantize", "bitsandbytes::gemm")),
     ("matrix products", ("aten::mm", "aten::addmm")),
-    ("attention's products", ("aten::bmm",)),
-    ("copies and casts", ("aten::copy_", "aten::fill_", "aten::clone", "aten::cat", "aten::zero_")),
-    ("softmax and loss", ("aten::_softmax", "aten::exp", "aten::logsumexp", "aten::sub", "aten::scatter")),
+    ("attention's products", ("aten::bmm", "aten::baddbmm")),
+    ("copies and casts", ("aten::copy_", "aten::_to_copy", "aten::fill_", "aten::clone", "aten::cat", "aten::zero_")),
+    ("softmax and loss", ("aten::_softmax", "aten::log", "aten::amax", "aten::sub", "aten::gather", "aten::scatter")),
     ("other arithmetic", ("aten::",)),
 )
 """Kinds of operators by prefixes of their names; the first match counts."""
@@ -49,61 +49,70 @@ def by_kind(operators: Iterable[tuple[str, float]], wall_s: float) -> dict[str, 
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """The kinds as a table, sorted by time."""
+    """The kinds as a table, sorted by time, and the arithmetic of the frozen layers beside a core's own product."""
     ordered = sorted(document["seconds"].items(), key=lambda item: -item[1])
     cells = [(kind, f"{own_s:.2f} s", f"{own_s / document['wall_s']:.0%}") for kind, own_s in ordered]
-    return tabulate(cells, headers=("kind", "time", "share"), tablefmt="github", disable_numparse=True) + "\n"
+    table = tabulate(cells, headers=("kind", "time", "share"), tablefmt="github", disable_numparse=True)
+    reached, possible = document["gflop_per_s"], document["matmul_gflop_per_s"]
+    return f"{table}\n\nOne core, without the profiler: {reached:.0f} of {possible:.0f} GFLOP/s.\n"
 
 
 def measure() -> dict[str, Any]:
-    """Profile the micro-batches of the first examples, after one pass over them as warm-up."""
+    """Profile one core's shares of the first windows, after one pass over them as warm-up."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from pipeline.data.batches import training_batches
+    from benchmarks.matmul import matmul_gflop_per_s
+    from pipeline.data.batches import packed_batches
     from pipeline.data.store import tokenised
     from pipeline.model.adapter import attach_adapter
     from pipeline.model.base_models import open_base_model
     from pipeline.model.loading import hardware_preset, load_base
+    from pipeline.model.shapes import MistralShape
     from pipeline.model.style_embeddings import add_style_rows
-    from pipeline.training.collation import padded_tensors
-    from pipeline.training.frozen_head_loss import share_inputs, use_answer_loss
+    from pipeline.planning.memory_estimate import Needs
+    from pipeline.training.collation import packed_tensors, split_row
+    from pipeline.training.frozen_head_loss import use_answer_loss
+    from pipeline.training.packed_model import PackedModel
+    from pipeline.training.packed_step import ROW_TENSORS
 
     target = get_target(DEFAULT_TARGET)
     preset = hardware_preset(resolve_preset("lean", target, max_examples=EXAMPLES, epochs=1), "cpu")
     files = open_base_model(target)
-    tokenizer = files.tokenizer
-    data, _ = tokenised(TRAINING_DATA, tokenizer, files.folder, preset.training)
+    data, _ = tokenised(TRAINING_DATA, files.tokenizer, files.folder, preset.training)
     base = load_base(files.folder, preset.quantization, "cpu")
-    add_style_rows(base, tokenizer)
-    model = attach_adapter(base, tokenizer, preset).train()
-    use_answer_loss(model)
-    share_inputs(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=preset.training.learning_rate)
-    batches = training_batches(list(data["style"]), list(data["length"]), preset.training)
-    tensors = partial(padded_tensors, pad_id=tokenizer.pad_token_id, multiple=preset.training.pad_to_multiple)
+    add_style_rows(base, files.tokenizer)
+    model = attach_adapter(base, files.tokenizer, preset).train()
+    lengths = list(data["length"])
+    packed = PackedModel(model, use_answer_loss(model), max(lengths), checkpointed_layers=0)
+    shares = []
+    for window in packed_batches(list(data["style"]), lengths, preset.training, parts=1):
+        tokens = sum(lengths[index] for index in window)
+        row = packed_tensors([data[index] for index in window], files.tokenizer.pad_token_id, [tokens], len(window))
+        shares.append(split_row({name: row[name] for name in ROW_TENSORS}, CORES)[0])
+    scale = torch.tensor(1 / EXAMPLES)
+    torch.set_num_threads(1)
 
     def once() -> float:
         started = time.perf_counter()
-        for number, batch in enumerate(batches, 1):
-            inputs = tensors([data[index] for index in batch])
-            with torch.autocast("cpu", torch.bfloat16, enabled=preset.training.bf16):
-                loss = model(**inputs, num_items_in_batch=1).loss
-            loss.backward()
-            if number % preset.training.accumulation_steps == 0:
-                optimizer.step()
-                optimizer.zero_grad()
+        for share in shares:
+            torch.autograd.grad(packed.loss(share, scale), packed.trained)
         return time.perf_counter() - started
 
     once()
+    plain_s = once()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         wall_s = once()
     operators = [(event.key, event.self_cpu_time_total / 1e6) for event in profiler.key_averages()]
+    tokens = sum(share["input_ids"].shape[1] for share in shares)
+    parameters = Needs(MistralShape.of_folder(files.folder), preset, "cpu").projection_parameters
     return {
         "examples": EXAMPLES,
-        "tokens": sum(data["length"]),
+        "tokens": tokens,
         "wall_s": wall_s,
+        "plain_s": plain_s,
+        "gflop_per_s": 4 * tokens * parameters / plain_s / 1e9,  # forward, and back to the layers' inputs
+        "matmul_gflop_per_s": matmul_gflop_per_s(),
         "seconds": by_kind(operators, wall_s),
     }
 
@@ -111,7 +120,11 @@ def measure() -> dict[str, Any]:
 def main() -> None:
     """Write profile.json and profile.md."""
     folder = Path(sys.argv[1])
-    document = {"command": "make bench", "provenance": collect(Path(__file__).resolve().parents[1]), **measure()}
+    document = {
+        "command": "python -m benchmarks.training_profile",
+        "provenance": collect(Path(__file__).resolve().parents[1]),
+        **measure(),
+    }
     write_text_atomically(folder / "profile.json", json.dumps(document, indent=1) + "\n")
     write_text_atomically(folder / "profile.md", to_markdown(document))
     print(to_markdown(document))
