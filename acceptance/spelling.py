@@ -61,9 +61,11 @@ def _respelled(tokenizer: Any, ids: Sequence[int], place: int, likely: Tensor, t
     """The text with another token at a place, the likeliest first."""
     best = likely.topk(min(MOST_REPLACEMENTS, len(likely)))
     for token, log_probability in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        if log_probability == float("-inf"):
+            return  # the nucleus ends here
         beginning = [*ids[:place], token]
         spelled = _text(tokenizer, beginning)
-        if log_probability == float("-inf") or token == ids[place] or not text.startswith(spelled):
+        if token == ids[place] or not text.startswith(spelled):
             continue
         other = beginning + _rest(tokenizer, text[len(spelled) :])
         if _text(tokenizer, other) == text:
