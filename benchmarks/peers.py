@@ -63,7 +63,7 @@ def ours(run: Path, target: str, in_flight: int) -> Server:
     return Server(
         name="verbosity serve",
         versions={"verbosity": metadata.version("verbosity")},
-        weights="tuned, 4-bit values, adapter",
+        weights="tuned, 4-bit values and adapter, prepared for inference",
         remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens; streams whole"
         " words, so its first token is its first word, and makes their text for streams alone",
         open=partial(_our_process, arguments),
@@ -83,13 +83,14 @@ def _our_process(arguments: list[str], log: Path) -> Iterator[str]:
         yield server.url
 
 
-def vllm(packages: Path, exported: Path, dtype: str) -> Server:
+def vllm(packages: Path, exported: Path, dtype: str, *, all_cores: bool = False) -> Server:
     """vLLM on the CPU, of an exported run.
 
     Args:
         packages: Its environment.
         exported: The model folder.
         dtype: Compute dtype.
+        all_cores: Whether it computes on every core; by default it keeps one free for its HTTP server.
 
     Returns:
         The server.
@@ -102,11 +103,15 @@ def vllm(packages: Path, exported: Path, dtype: str) -> Server:
         return {**asked, "min_tokens": GENERATION_PRESETS[style].min_new_tokens, **WITH_USAGE}
 
     command = vllm_command(packages, exported, name=name, dtype=dtype, adapters={})
+    if all_cores:
+        command = ["env", f"VLLM_CPU_OMP_THREADS_BIND=0-{(os.cpu_count() or 1) - 1}", *command]
+    cores = "every core" if all_cores else "all cores but one, its default"
     return Server(
-        name=VLLM,
+        name=f"{VLLM}, all cores" if all_cores else VLLM,
         versions=package_versions(packages / "bin" / "python", "vllm-cpu", "torch"),
         weights=f"tuned, exported, {dtype}",
-        remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens",
+        remark="samples each answer by its style's own values; a verbose answer has at least 64 tokens; computes on"
+        f" {cores}",
         open=partial(running, command, ready="/health", limit_s=COMPILING_LIMIT_S),
         body=body,
     )

@@ -171,7 +171,7 @@ def _servers(given: argparse.Namespace, work: Path) -> list[Server]:
     if given.vllm or given.transformers_python is not None:
         export_model(given.run, exported, dtype)
     if given.vllm:
-        servers.append(vllm(engine_folder("vllm"), exported, dtype))
+        servers += [vllm(engine_folder("vllm"), exported, dtype, all_cores=which) for which in (False, True)]
     if given.transformers_python is not None:
         for samples in (False, True) if given.transformers_sampling else (False,):
             servers.append(transformers_serve(given.transformers_python, exported, dtype, samples=samples))

@@ -176,6 +176,18 @@ def test_vllm_is_asked_for_as_much_as_our_server(monkeypatch: pytest.MonkeyPatch
     assert body["stream_options"] == {"include_usage": True}
 
 
+def test_vllm_computes_on_every_core_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.peers.package_versions", lambda python, *packages: {})
+    monkeypatch.setattr("benchmarks.peers.os.cpu_count", lambda: 4)
+    started = []
+    monkeypatch.setattr("benchmarks.peers.running", lambda command, log, **how: started.append(command))
+    servers = [vllm(Path("environment"), Path("exported"), "bfloat16", all_cores=which) for which in (False, True)]
+    for server in servers:
+        server.open(Path("log"))
+    assert [server.name for server in servers] == ["vLLM", "vLLM, all cores"]
+    assert ["VLLM_CPU_OMP_THREADS_BIND=0-3" in command for command in started] == [False, True]
+
+
 def test_the_sampling_peer_is_told_to_sample_with_the_models_own_end(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 2}')
     peer = transformers_serve(Path(sys.executable), tmp_path, "float32", samples=True)
