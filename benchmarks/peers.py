@@ -15,7 +15,9 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import requests
 
 from acceptance.processes import VERBOSITY, ServerProcess
@@ -28,6 +30,7 @@ HOST = "127.0.0.1"
 START_LIMIT_S, STOP_LIMIT_S, POLL_S = 180.0, 5.0, 0.1
 COMPILING_LIMIT_S = 900.0
 """vLLM compiles its kernels first, which takes minutes on two busy cores."""
+MIB = 2**20
 OUR_TIMEOUT_S = 3600
 """Long enough that no request times out: queueing shows as latency, as with the other servers."""
 CACHE = ("--cb-block-size", "64", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "256")
@@ -133,7 +136,7 @@ def transformers_serve(python: Path, exported: Path, dtype: str, *, samples: boo
     command += ["--device", "cpu", "--dtype", dtype, *CACHE]
     remark = "takes max_tokens of a request and neither temperature nor top_p; it answers greedily, which costs less"
     if samples:
-        remark = "told to sample, it does so for all requests with the temperature and top_p of the first one"
+        remark = "asked to sample, it does so for all requests with the temperature and top_p of the first one"
 
     def body(question: str, style: Style) -> dict[str, Any]:
         asked = _as_openai(str(exported), f"{style.token}\n{question}", style)
@@ -229,6 +232,19 @@ def _wait_until_ready(process: subprocess.Popen[bytes], page: str, log: Path, li
             pass
         time.sleep(POLL_S)
     raise RuntimeError(f"the server was not ready after {limit_s:g} s: {_end_of(log)}")
+
+
+def memory_mib(url: str) -> float:
+    """Memory of the process of this machine that listens at an address, and of its descendants, in MiB.
+
+    Pages that several of them share count once.
+    """
+    address = (HOST, urlsplit(url).port)
+    open_ones = psutil.net_connections("tcp")
+    (listener,) = {one.pid for one in open_ones if one.status == psutil.CONN_LISTEN and one.laddr == address}
+    process = psutil.Process(listener)
+    tree = [process, *process.children(recursive=True)]
+    return sum(one.memory_full_info().pss for one in tree) / MIB
 
 
 def free_port() -> int:

@@ -1,7 +1,8 @@
 """``make serving-peers``: throughput and latency of our server and others' on the same machine, all streaming.
 
-Writes ``peers.json`` and ``peers.md``. The server is restarted for each cell, so that work left over from disconnected
-clients does not affect the next one. With ``--vllm`` run it by ``python -m tests.engine_environments vllm -m ...``.
+Writes ``peers.json`` and ``peers.md``. All servers run from the start and are asked in turn, so that the cells that are
+compared lie close together; the warm-up covers what disconnected clients left to do. With ``--vllm`` run it by
+``python -m tests.engine_environments vllm -m ...``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from benchmarks.peers import (
     Server,
     export_model,
     llama_cpp,
+    memory_mib,
     ours,
     transformers_serve,
     vllm,
@@ -59,6 +63,7 @@ def _of_style(style: Style, figure: str, cell: Mapping[str, Any]) -> float | Non
 COMPARED: dict[str, Reading] = {
     **{name: READINGS[name] for name in ("answers_per_minute", "tokens_per_s", TERSE_P95, "verbose_p95_s")},
     "verbose_first_token_p95_s": partial(_of_style, Style.VERBOSE, "first_token_p95_s"),
+    "memory_mib": lambda cell: cell["memory_mib"],
 }
 COLUMNS = {
     "answers_per_minute": ("answers/min", ""),
@@ -66,6 +71,7 @@ COLUMNS = {
     TERSE_P95: ("terse p95", " s"),
     "verbose_p95_s": ("verbose p95", " s"),
     "verbose_first_token_p95_s": ("verbose first token p95", " s"),
+    "memory_mib": ("memory", " MiB"),
 }
 """Heading and unit of each figure."""
 LENGTHS: dict[str, Reading] = {
@@ -87,21 +93,25 @@ def measure(
         work: Folder for the servers' logs.
 
     Returns:
-        The cells, each with the styles that its clients asked for.
+        The cells, each with the styles that its clients asked for and the server's memory at its end.
     """
     questions = [question.text for question in read_questions(HELD_OUT_QUESTIONS)]
     cells: list[dict[str, Any]] = []
     loads = [(at_once, tuple(Style)) for at_once in clients]
     loads += [(ALONE_CLIENTS, (Style.TERSE,))] if ALONE_CLIENTS in clients else []
-    for number, (at_once, styles), server in tqdm([(r, x, s) for r in range(rounds) for x in loads for s in servers]):
-        first: dict[str, str] = {}
-        with server.open(work / "server.log") as url, asking(server, url, first) as ask:
-            answers = measure_load(
-                ask, questions, clients=at_once, styles=styles, warmup_s=warmup_s, measured_s=measured_s
-            )
-        asked = {"round": number, "server": server.name, "clients": at_once, "styles": [*styles]}
-        cells.append({**asked, **summarise_answers(answers, measured_s), "first_answers": first})
-        tqdm.write(json.dumps(cells[-1]))  # keeps finished cells if a later one fails
+    with ExitStack() as running:
+        urls = [running.enter_context(server.open(work / f"{at}.log")) for at, server in enumerate(servers)]
+        asked_in_turn = list(zip(servers, urls, strict=True))
+        for number, (at_once, styles), (server, url) in tqdm(list(product(range(rounds), loads, asked_in_turn))):
+            first: dict[str, str] = {}
+            with asking(server, url, first) as ask:
+                answers = measure_load(
+                    ask, questions, clients=at_once, styles=styles, warmup_s=warmup_s, measured_s=measured_s
+                )
+            asked = {"round": number, "server": server.name, "clients": at_once, "styles": [*styles]}
+            measured = {**summarise_answers(answers, measured_s), "memory_mib": memory_mib(url)}
+            cells.append({**asked, **measured, "first_answers": first})
+            tqdm.write(json.dumps(cells[-1]))  # keeps finished cells if a later one fails
     return cells
 
 

@@ -6,7 +6,9 @@ import select
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +18,7 @@ import requests
 
 from benchmarks.chat import asking
 from benchmarks.load import Answered, summarise_answers
-from benchmarks.peers import WITH_USAGE, Server, ours, running, transformers_serve, vllm
+from benchmarks.peers import WITH_USAGE, Server, memory_mib, ours, running, transformers_serve, vllm
 from benchmarks.serving_peers import ALONE_CLIENTS, measure, to_document, to_markdown
 from pipeline.config import Style
 from tests.unit.pipeline.service.fakes import Served, listening
@@ -93,7 +95,7 @@ def a_server(name: str, url: str = "", usage: dict[str, Any] = WITH_USAGE) -> Se
 
 def a_cell(server: str, clients: int, answers: list[Answered], styles: tuple[Style, ...] = BOTH) -> dict[str, Any]:
     asked = {"round": 0, "server": server, "clients": clients, "styles": styles}
-    return {**asked, **summarise_answers(answers, 60)}
+    return {**asked, **summarise_answers(answers, 60), "memory_mib": 512.0}
 
 
 def test_an_answer_is_counted_as_the_server_counts_it_and_the_first_of_each_style_is_kept(fake_url: str) -> None:
@@ -141,6 +143,34 @@ def test_every_server_is_measured_with_every_number_of_clients(fake_url: str, tm
     cells = measure([a_server("ours", fake_url), a_server("peer", fake_url)], [1, 2], 1, 0, 0.5, tmp_path)
     assert [(cell["clients"], cell["server"]) for cell in cells] == [(1, "ours"), (1, "peer"), (2, "ours"), (2, "peer")]
     assert {body["style"] for body in FakeHandler.asked} == {"terse", "verbose"}
+
+
+def test_all_servers_run_from_the_start_to_the_end(fake_url: str, tmp_path: Path) -> None:
+    happened: list[str] = []
+
+    @contextmanager
+    def opened(name: str, log: Path) -> Iterator[str]:
+        happened.append(f"{name} opens")
+        yield fake_url
+        happened.append(f"{name} closes")
+
+    servers = [replace(a_server(name), open=partial(opened, name)) for name in ("ours", "peer")]
+    cells = measure(servers, [1], 1, 0, 0.2, tmp_path)
+    assert [cell["server"] for cell in cells] == ["ours", "peer"]
+    assert happened == ["ours opens", "peer opens", "peer closes", "ours closes"]
+
+
+def test_memory_is_of_the_process_that_listens_and_its_children(tmp_path: Path) -> None:
+    script = tmp_path / "serve.py"
+    child = "import sys, time; held = bytearray(64 << 20); print(flush=True); time.sleep(120)"
+    script.write_text(
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)\n"
+        f"child.stdout.readline()\n{SCRIPT}"
+    )
+    with running([sys.executable, str(script)], tmp_path / "log", ready="/") as url:
+        measured_mib = memory_mib(url)
+    assert 64 < measured_mib < 256
 
 
 def test_terse_answers_are_measured_alone_too(fake_url: str, tmp_path: Path) -> None:
