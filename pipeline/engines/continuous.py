@@ -48,7 +48,8 @@ class ContinuousEngine:
         """Prepare the model's weights, reserve the cache and start.
 
         Args:
-            model: A model in evaluation mode, used by nobody else until ``close``.
+            model: A model in evaluation mode, used by nobody else until ``close``. Where its layers are prepared it is
+                not kept: if nobody else keeps it, its memory is free once this returns.
             tokenizer: Its tokenizer, style tokens added.
             max_in_flight: Maximum of requests decoded together; further ones are refused.
             slot_tokens: Maximum of prompt and answer together; by default what the device affords.
@@ -64,9 +65,11 @@ class ContinuousEngine:
         self._launched: deque[tuple[list[_Job], Callable[[], list[int]]]] = deque()
         self._closing = False
         decoder: Future[tuple[int, str]] = Future()
+        # In a list, from which the thread takes it: a thread keeps its arguments as long as it runs.
+        given = [model]
         # A daemon, since a hanging step would keep the process alive.
         self._thread = threading.Thread(
-            target=self._work, args=(model, slot_tokens, decoder), name="continuous-engine", daemon=True
+            target=self._work, args=(given, slot_tokens, decoder), name="continuous-engine", daemon=True
         )
         self._thread.start()
         self._limit_tokens, self.weights = decoder.result()
@@ -104,10 +107,10 @@ class ContinuousEngine:
             self._changed.notify_all()
         self._thread.join(STOP_LIMIT_S)
 
-    def _work(self, model: Any, slot_tokens: int | None, ready: Future[tuple[int, str]]) -> None:
+    def _work(self, given: list[Any], slot_tokens: int | None, ready: Future[tuple[int, str]]) -> None:
         with torch.inference_mode():
             try:
-                decoder = Decoder(model, self._tokenizer.eos_token_id, self._max_in_flight, slot_tokens)
+                decoder = Decoder(given.pop(), self._tokenizer.eos_token_id, self._max_in_flight, slot_tokens)
             except BaseException as error:
                 ready.set_exception(error)
                 return

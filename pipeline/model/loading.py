@@ -83,6 +83,8 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
         )
     except (OSError, ValueError) as error:
         raise PipelineError(f"{folder}: the base model cannot be loaded ({error}).") from error
+    if device == "cpu":
+        _unmap(model)
     # The checkpoint's own decoding defaults would apply wherever a preset leaves a field unset.
     model.generation_config = HFGenerationConfig(
         bos_token_id=model.config.bos_token_id,
@@ -90,6 +92,13 @@ def load_base(folder: Path, quantization: QuantizationConfig, device: str) -> An
         pad_token_id=ends[0] if isinstance(ends := model.config.eos_token_id, list) else ends,
     )
     return model
+
+
+def _unmap(model: Any) -> None:
+    """Copy what was not quantised: one tensor that still lies in the mapped file keeps all of the file in memory."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 @dataclass(frozen=True, slots=True)

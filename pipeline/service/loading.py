@@ -14,6 +14,7 @@ from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import DEFAULT_ENGINE, EngineName, open_local
+from pipeline.model.freed_memory import return_freed_memory
 from pipeline.model.identity import require_same_adapter
 from pipeline.model.loading import load_trained, open_run_base
 from pipeline.run_folder import RunFolder
@@ -45,9 +46,15 @@ def load_local(
     Raises:
         PipelineError: As ``load_trained`` and ``open_local``.
     """
-    trained = load_trained(run, device=device, base_model=base_model)
-    info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
-    return open_local(engine or DEFAULT_ENGINE, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
+
+    def opened() -> tuple[Engine, ServiceInfo]:
+        trained = load_trained(run, device=device, base_model=base_model)
+        info = _info(trained.target.name, trained.adapter_sha256, trained.tokenizer, _gpu_memory_gib)
+        return open_local(engine or DEFAULT_ENGINE, trained.model, trained.tokenizer, max_in_flight=max_in_flight), info
+
+    loaded = opened()
+    return_freed_memory()  # what was only loaded to be prepared
+    return loaded
 
 
 def load_remote(

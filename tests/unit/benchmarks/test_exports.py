@@ -112,6 +112,43 @@ def test_a_form_is_judged_by_the_acceptance_that_is_there(
     }
 
 
+REFUSED = "verbosity export: /exported: not written, since the exported model answers differently: too far.\n"
+
+
+def ending(status: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every export end so."""
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[3] == "export"
+        return subprocess.CompletedProcess(command, status, stderr=f"llama.cpp is loading\n{said}")
+
+    monkeypatch.setattr(exports, "engine_folder", Path)
+    monkeypatch.setattr(exports, "package_versions", lambda python, package: {package: "1.2"})
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def test_a_form_that_its_proof_refuses_is_not_judged_and_the_table_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending(1, REFUSED, monkeypatch)
+    judged = judge(tmp_path, FORMS["gguf-q4_k_m"], tmp_path)
+    assert judged == {
+        "engine": "llama-cpp-python",
+        "versions": {"llama-cpp-python": "1.2"},
+        "refusal": "the exported model answers differently: too far.",
+    }
+    table = to_markdown({"gguf-q4_k_m": judged, "gguf-f16": document()})
+    (row,) = (line for line in table.splitlines() if "q4_k_m" in line)
+    assert "| not exported" in row
+    assert "answers differently: too far." in row
+
+
+def test_an_export_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending(1, "verbosity export: no such run", monkeypatch)
+    with pytest.raises(RuntimeError, match="no such run"):
+        judge(tmp_path, FORMS["gguf-q4_k_m"], tmp_path)
+
+
 def test_an_acceptance_without_a_decision_is_an_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def acceptance(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 4)

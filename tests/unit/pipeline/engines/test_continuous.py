@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +19,10 @@ from pipeline.engines.interface import AnswerRequest, EngineFailedError, Request
 from pipeline.generation.generate import generate_with_style, styled_prompt_ids
 from pipeline.generation.scoring import answer_logits
 from pipeline.model.fused import WeightForm
+from pipeline.model.heads import decoder_of
 from pipeline.model.loading import LoadedModel, TrainedModel, load_trained
 from pipeline.run_folder import RunFolder
+from pipeline.service.loading import load_local
 from tests.unit.pipeline.engines.conftest import until
 
 GREEDY = GenerationConfig(max_new_tokens=16)
@@ -42,6 +45,26 @@ def engine(exact: LoadedModel) -> Iterator[ContinuousEngine]:
     engine = open_continuous(exact)
     yield engine
     engine.close()
+
+
+def test_a_server_does_not_keep_the_weights_that_it_prepared(
+    tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ReferenceType[Any]] = []
+
+    def load(run: RunFolder, **options: Any) -> TrainedModel:
+        trained = load_trained(run, **options)
+        loaded.append(weakref.ref(decoder_of(trained.model).layers[0].mlp.down_proj))
+        assert loaded[0]() is not None
+        return trained
+
+    monkeypatch.setattr("pipeline.service.loading.load_trained", load)
+    engine, _ = load_local(tiny_run, "continuous", max_in_flight=2, device=None, base_model=None)
+    try:
+        assert loaded[0]() is None
+        assert engine.submit(request()).result().token_ids
+    finally:
+        engine.close()
 
 
 @pytest.fixture
@@ -200,8 +223,10 @@ def test_a_4_bit_model_with_its_adapter_answers(tiny_trained: TrainedModel) -> N
 
 @pytest.fixture(scope="module")
 def shaken(tiny_run: RunFolder) -> TrainedModel:
-    """The tiny model with an adapter that matters; its own has hardly been trained."""
-    trained = load_trained(tiny_run)
+    """The tiny model in 4 bits with an adapter beside it that matters; its own has hardly been trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.model.loading.for_inference", lambda model: model)  # merges it on some CPUs
+        trained = load_trained(tiny_run)
     torch.manual_seed(0)
     for name, parameter in trained.model.named_parameters():
         if "lora_B" in name:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import psutil
 import pytest
 import torch
 from packaging.version import Version
@@ -37,6 +38,15 @@ def fresh_base(folder: Path, tokenizer: Any, quantization: QuantizationConfig = 
     model = load_base(folder, quantization, "cpu")
     add_style_rows(model, tokenizer)
     return model
+
+
+def test_the_file_of_the_weights_does_not_stay_in_memory(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "base")
+    as_stored = dataclasses.replace(QUANTIZATION, compute_dtype="bfloat16")  # which is not converted, so not copied
+    model = load_base(folder, as_stored, "cpu")
+    mapped = {Path(one.path) for one in psutil.Process().memory_maps()}
+    assert not [path for path in folder.glob("*.safetensors") if path.resolve() in mapped]
+    assert model.get_input_embeddings().weight.isfinite().all()
 
 
 def test_every_decoder_linear_is_nf4_with_double_quantisation(tiny_folder: Path) -> None:
