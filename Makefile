@@ -55,7 +55,7 @@ test-image: $(READY)
 
 # Each exported form behind its real engine, judged by its endpoint: an hour on two cores; RUN names a trained run.
 exports: $(READY)
-	$(BIN)/python -m tests.engine_environments vllm -m benchmarks.exports --run $(RUN) --forms merged adapter \
+	$(BIN)/python -m tests.engine_environments vllm -m benchmarks.exports --run $(RUN) --forms merged merged-bfloat16 adapter \
 		--output results/smollm2-135m/exports
 	$(BIN)/python -m tests.engine_environments llama -m benchmarks.exports --run $(RUN) --forms gguf-f16 gguf-q8_0 \
 		gguf-q4_k_m gguf-adapter --output results/smollm2-135m/exports

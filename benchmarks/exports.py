@@ -53,8 +53,9 @@ class Form:
 
 
 FORMS = {
-    "merged": Form("merged", "bfloat16", "vllm"),
-    "adapter": Form("adapter", "bfloat16", "vllm"),
+    "merged": Form("merged", "float32", "vllm"),
+    "merged-bfloat16": Form("merged", "bfloat16", "vllm"),
+    "adapter": Form("adapter", "float32", "vllm"),
     "gguf-f16": Form("gguf", "f16", "llama"),
     "gguf-q8_0": Form("gguf", "q8_0", "llama"),
     "gguf-q4_k_m": Form("gguf", "q4_k_m", "llama"),

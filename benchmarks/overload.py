@@ -172,6 +172,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         ("answers p50, p99", "{answer_p50_s:.1f} s, {answer_p99_s:.1f} s"),
         ("slowest refusal", "{refusal_max_s:.3f} s"),
         ("/health p99", "{health_p99_s:.3f} s"),
+        ("resident memory after that, MiB", "{resident_mib[0]:.0f}"),
         (f"growth of memory over {SHORT_REQUESTS - SETTLED_AFTER} short answers", "{growth:.1%}"),
     ]
     engines = document["engines"]

@@ -18,10 +18,13 @@ Teach = Callable[[float], RunFolder]
 
 @pytest.fixture(scope="session", autouse=True)
 def servable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A tiny target with heads as wide as vLLM's attention on a CPU needs, and a head tied to the embeddings."""
+    """A tiny target that vLLM serves on a CPU, with a head tied to the embeddings and words that it prefers."""
     with pytest.MonkeyPatch.context() as patch:
+        # Heads as wide as vLLM's attention on a CPU needs.
         shape = dataclasses.replace(SHAPES[TINY.name], attention_heads=2, key_value_heads=1, tied_head=True)
         patch.setitem(SHAPES, TINY.name, shape)
+        # Where all words are about equally likely, as by default, the ten likeliest hardly tell two models apart.
+        patch.setattr("pipeline.model.random_weights.INITIALIZER_STD", 0.1)
         patch.setenv("VERBOSITY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

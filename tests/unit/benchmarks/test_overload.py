@@ -70,6 +70,7 @@ def test_an_engine_that_answered_nothing_has_a_column_all_the_same() -> None:
         "overload_per_s": 1.0,
         **summarise([reply(503)], REFERENCES),
         "health_p99_s": 0.01,
+        "resident_mib": [1024.4, 1025.0],
         "growth": 0.001,
     }
     text = to_markdown({"engines": {"serial": figures}})
