@@ -173,6 +173,7 @@ def test_an_export_that_loses_the_adapter_is_not_written(
                 parameter.data.zero_()
         write_merged(trained, *arguments)
 
+    monkeypatch.setattr("pipeline.model.loading.for_inference", lambda model: model)  # merges it on some CPUs
     monkeypatch.setattr(export_module, "write_merged", lose)
     with pytest.raises(PipelineError, match="not written, since the exported model answers differently: ") as refusal:
         export(taught, tmp_path / "model")
