@@ -20,7 +20,7 @@ from typing import Any
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from pipeline.commands import DEFAULT_TARGET
-from pipeline.config import get_target
+from pipeline.config import MIB, get_target
 from pipeline.environment import apply_environment
 from pipeline.files import cache_folder
 from pipeline.memory import peak_resident_bytes
@@ -29,7 +29,6 @@ apply_environment()  # before torch is imported
 
 EXAMPLE_COUNTS = (2_000, 20_000, 200_000)
 TERSE_WORDS, VERBOSE_WORDS = 18, 112
-MIB = 1 << 20
 
 
 def write_pairs(path: Path, example_count: int) -> None:

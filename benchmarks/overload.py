@@ -31,14 +31,13 @@ from benchmarks.load import closed_loop, open_loop
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from harness.statistics import quantile
-from pipeline.config import Style
+from pipeline.config import MIB, Style
 from pipeline.data.formats import read_questions
 from pipeline.files import HELD_OUT_QUESTIONS
 
 QUESTION_COUNT, CLIENT_COUNT, CAPACITY_S = 8, 8, 60.0
 OVERLOAD, OVERLOAD_S, HEALTH_PERIOD_S = 2.0, 120.0, 0.1
 SHORT_REQUESTS, SHORT_TOKENS, SETTLED_AFTER = 2000, 4, 200
-MIB = 2**20
 
 StyledQuestion = tuple[str, Style]
 

@@ -21,7 +21,7 @@ import psutil
 import requests
 
 from acceptance.processes import VERBOSITY, ServerProcess
-from pipeline.config import GENERATION_PRESETS, Style
+from pipeline.config import GENERATION_PRESETS, MIB, Style
 from pipeline.model.base_models import gguf_file
 from tests.engine_environments import vllm_command
 
@@ -30,7 +30,6 @@ HOST = "127.0.0.1"
 START_LIMIT_S, STOP_LIMIT_S, POLL_S = 180.0, 5.0, 0.1
 COMPILING_LIMIT_S = 900.0
 """vLLM compiles its kernels first, which takes minutes on two busy cores."""
-MIB = 2**20
 OUR_TIMEOUT_S = 3600
 """Long enough that no request times out: queueing shows as latency, as with the other servers."""
 CACHE = ("--cb-block-size", "64", "--cb-num-blocks", "128", "--cb-max-batch-tokens", "256")

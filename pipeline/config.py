@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pipeline.errors import PipelineError
 from pipeline.target_file import check_fields, shipped_targets
 
+MIB = 1024**2
 GIB = 1024**3
 
 

@@ -14,7 +14,7 @@ from pipeline.data.text import require_text
 from pipeline.engines.interface import Engine
 from pipeline.engines.remote import RemoteEngine
 from pipeline.engines.selection import DEFAULT_ENGINE, EngineName, open_local
-from pipeline.model.freed_memory import return_freed_memory
+from pipeline.memory import return_freed_memory
 from pipeline.model.identity import require_same_adapter
 from pipeline.model.loading import load_trained, open_run_base
 from pipeline.run_folder import RunFolder

@@ -162,7 +162,7 @@ def test_all_servers_run_from_the_start_to_the_end(fake_url: str, tmp_path: Path
 
 def test_memory_is_of_the_process_that_listens_and_its_children(tmp_path: Path) -> None:
     script = tmp_path / "serve.py"
-    child = "import sys, time; held = bytearray(64 << 20); print(flush=True); time.sleep(120)"
+    child = "import threading; held = bytearray(64 << 20); print(flush=True); threading.Event().wait()"
     script.write_text(
         "import subprocess, sys\n"
         f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)\n"

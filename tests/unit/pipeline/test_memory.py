@@ -1,4 +1,4 @@
-"""Peak memory where there is a GPU, and where there is no ``/proc``."""
+"""Peak memory where there is a GPU, and where there is no ``/proc``; memory that is given back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import resource
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from pipeline.config import GIB
-from pipeline.memory import peak_memory, peak_resident_bytes
+from pipeline.memory import peak_memory, peak_resident_bytes, return_freed_memory
+
+CHUNK_BYTES, CHUNKS = 100_000, 1000
 
 
 def test_memory_of_a_gpu_is_what_torch_and_the_driver_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +33,14 @@ def test_where_there_is_no_proc_the_system_is_asked_in_its_own_unit(
     assert peak_resident_bytes() == pytest.approx(1024 * expected, rel=0.05)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert peak_resident_bytes() == pytest.approx(expected, rel=0.05)
+
+
+def test_what_is_free_goes_back_although_something_behind_it_is_kept() -> None:
+    process = psutil.Process()
+    chunks = [bytearray(CHUNK_BYTES) for _ in range(CHUNKS)]
+    kept = chunks.pop()
+    del chunks
+    held_bytes = process.memory_info().rss
+    return_freed_memory()
+    assert held_bytes - process.memory_info().rss > CHUNK_BYTES * CHUNKS / 2
+    assert not any(kept)
