@@ -3,7 +3,9 @@
 Writes ``agreement.json`` and ``agreement.md``; exit status 1 if the continuous engine disagrees. The model scores every
 greedy answer including EOS in one pass; the gap of a token is how much likelier the best alternative was. In bfloat16
 the order of summation changes logits and near ties swap, so padded batches show the effect of batching alone. Sampled
-answers are scored, too: the mean surprisal of tokens drawn from a distribution equals its entropy.
+answers are scored, too: the mean surprisal of tokens drawn from a distribution equals its entropy. The standard error
+of that mean follows from the distributions themselves: a sample that lacks rare tokens by chance is below the entropy
+and hardly varies, so by its own spread the lack would look significant.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from tabulate import tabulate
@@ -130,28 +132,28 @@ def describe(
     from pipeline.generation.scoring import sampling_surprise
 
     gaps = [gap for request, answer in zip(requests, greedy, strict=True) for gap in _gaps(trained, request, answer)]
-    surprises: dict[Style, list[list[float | None]]] = {style: [] for style in Style}
+    surprises: dict[Style, list[tuple[float | None, float]]] = {style: [] for style in Style}
     for request, (ids, ended) in zip(requests, sampled, strict=True):
-        surprises[request[1]].append(sampling_surprise(trained.model, trained.tokenizer, request, ids, ended=ended))
+        read = sampling_surprise(trained.model, trained.tokenizer, request, ids, ended=ended)
+        surprises[request[1]] += zip(*read, strict=True)
     return {
         "token_ids": [list(ids) for ids, _ in greedy],
         "tokens": len(gaps),
         "tokens_not_likeliest": sum(gap > 0 for gap in gaps),
         "largest_gap_nats": max(gaps),
         "median_tokens": {style.value: _median_length(requests, greedy, style) for style in Style},
-        "sampled": {style.value: _excess(answers) for style, answers in surprises.items()},
+        "sampled": {style.value: _excess(tokens) for style, tokens in surprises.items()},
         "sampled_median_tokens": {style.value: _median_length(requests, sampled, style) for style in Style},
     }
 
 
-def _excess(answers: Sequence[Sequence[float | None]]) -> dict[str, float]:
-    every = [value for answer in answers for value in answer]
-    inside = [value for value in every if value is not None]
+def _excess(tokens: Sequence[tuple[float | None, float]]) -> dict[str, float]:
+    inside = [(surprise, variance) for surprise, variance in tokens if surprise is not None]
     return {
-        "tokens": len(every),
-        "outside": len(every) - len(inside),
-        "excess_nats": fmean(inside),
-        "standard_error_nats": stdev(inside) / len(inside) ** 0.5,
+        "tokens": len(tokens),
+        "outside": len(tokens) - len(inside),
+        "excess_nats": fmean(surprise for surprise, _ in inside),
+        "standard_error_nats": sum(variance for _, variance in inside) ** 0.5 / len(inside),
     }
 
 

@@ -142,11 +142,12 @@ def answer_logits(
 
 def sampling_surprise(
     model: Any, tokenizer: Any, request: tuple[str, Style], answer: Sequence[int], *, ended: bool
-) -> list[float | None]:
+) -> tuple[list[float | None], list[float]]:
     """Surprisal of each token of an answer above the entropy of the distribution that the style's preset samples from.
 
     Formula: -ln q(token) - H(q) in nats, where q is the next token's distribution after the preset's temperature,
-    nucleus (top_p) and minimum length. For tokens sampled from q the expectation is zero.
+    nucleus (top_p) and minimum length. For tokens sampled from q the expectation is zero and the variance that of
+    -ln q, the varentropy.
 
     Args:
         model: As for ``answer_logits``, like the other arguments.
@@ -156,17 +157,21 @@ def sampling_surprise(
         ended: Whether EOS followed.
 
     Returns:
-        Nats for each token; None for a token outside the nucleus, which cannot have been sampled.
+        Nats for each token, None for one outside the nucleus, which cannot have been sampled; and the varentropy of
+        each token's distribution in square nats.
 
     Raises:
         PipelineError: The prompt contains a style token.
 
-    Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", for the nucleus.
+    Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", for the nucleus; Kontoyiannis and
+    Verdu 2014, "Optimal Lossless Data Compression: Non-Asymptotics and Asymptotics", for the varentropy.
     """
     likely, tokens = sampling_log_probabilities(model, tokenizer, request, answer, ended=ended)
-    entropy = -(likely.exp() * likely.nan_to_num(neginf=0.0)).sum(-1)
+    shares, surprisal = likely.exp(), -likely.nan_to_num(neginf=0.0)
+    entropy = (shares * surprisal).sum(-1)
+    varentropy = (shares * (surprisal - entropy.unsqueeze(-1)).square()).sum(-1)
     surprise = -likely.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return [value if math.isfinite(value) else None for value in (surprise - entropy).tolist()]
+    return [value if math.isfinite(value) else None for value in (surprise - entropy).tolist()], varentropy.tolist()
 
 
 def sampling_log_probabilities(

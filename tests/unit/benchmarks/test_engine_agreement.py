@@ -7,14 +7,23 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks.engine_agreement import CONTINUOUS, GAP_LIMIT_NATS, describe, disagreements, to_markdown
+from benchmarks.engine_agreement import (
+    CONTINUOUS,
+    EXCESS_LIMIT_ERRORS,
+    GAP_LIMIT_NATS,
+    describe,
+    disagreements,
+    to_markdown,
+)
 from pipeline.config import GENERATION_PRESETS, GenerationConfig, Style
 from pipeline.generation.generate import generate_with_style
 from pipeline.model.loading import TrainedModel
+from tests.unit.pipeline.generation.test_scoring import FixedModel
 
 ROOT = Path(__file__).resolve().parents[3]
 AGREED = json.loads((ROOT / "results" / "smollm2-135m" / "gpu" / "agreement.json").read_text(encoding="utf-8"))["ways"]
@@ -60,6 +69,19 @@ def test_the_table_counts_answers_that_are_the_same() -> None:
     rows = to_markdown(ways).splitlines()
     assert f"| {count} of {count} " in rows[2]
     assert f"| 0 of {count} " in rows[4]
+
+
+@pytest.mark.parametrize(("tokens", "by_chance"), [(10, True), (200, False)])
+def test_rare_tokens_are_missing_by_chance_in_few_answers_alone(
+    tiny_tokenizer: Any, tokens: int, by_chance: bool
+) -> None:
+    model = FixedModel((1000, 2000), (0.9, 0.1), 0.1, len(tiny_tokenizer))
+    requests = [("Why?", Style.TERSE), ("Why?", Style.VERBOSE)]
+    likeliest = [((1000,) * tokens, False)] * 2
+    loaded: Any = SimpleNamespace(model=model, tokenizer=tiny_tokenizer)
+    drawn = describe(loaded, requests, likeliest, likeliest)["sampled"]["terse"]
+    assert drawn["excess_nats"] < 0
+    assert (abs(drawn["excess_nats"]) <= EXCESS_LIMIT_ERRORS * drawn["standard_error_nats"]) == by_chance
 
 
 @pytest.mark.slow

@@ -271,19 +271,22 @@ class FixedModel:
 def test_sampled_tokens_are_as_surprising_as_the_preset_is_uncertain(tiny_tokenizer: Any) -> None:
     tokens, shares = (1000, 2000, 3000), (0.6, 0.3, 0.1)
     model = FixedModel(tokens, shares, 0.1, len(tiny_tokenizer))
-    read = sampling_surprise(model, tiny_tokenizer, ("Why?", Style.TERSE), tokens, ended=True)
+    read, variances = sampling_surprise(model, tiny_tokenizer, ("Why?", Style.TERSE), tokens, ended=True)
     assert read[-1] is None, "an end that nothing announced"
     assert [value is None for value in read[:-1]] == [False] * 3
     assert sum(share * value for share, value in zip(shares, read, strict=False) if value) == pytest.approx(0, abs=1e-5)
     assert read[0] == pytest.approx(-math.log(0.6) + sum(share * math.log(share) for share in shares), abs=1e-5)
+    squares = [value**2 for value in read if value is not None]
+    varentropy = sum(share * square for share, square in zip(shares, squares, strict=True))
+    assert variances == pytest.approx([varentropy] * 4, abs=1e-5)
 
 
 def test_what_a_preset_cannot_sample_is_outside(tiny_tokenizer: Any) -> None:
     end = tiny_tokenizer.eos_token_id
     model = FixedModel((1000, end, 3000), (0.6, 0.35, 0.05), 0.7, len(tiny_tokenizer))
     request = ("Why?", Style.VERBOSE)
-    beyond_the_nucleus = sampling_surprise(model, tiny_tokenizer, request, (1000, 3000), ended=False)
+    beyond_the_nucleus, _ = sampling_surprise(model, tiny_tokenizer, request, (1000, 3000), ended=False)
     assert [value is None for value in beyond_the_nucleus] == [False, True]
-    early = sampling_surprise(model, tiny_tokenizer, request, (1000,) * 63, ended=True)
-    in_time = sampling_surprise(model, tiny_tokenizer, request, (1000,) * 64, ended=True)
+    early, _ = sampling_surprise(model, tiny_tokenizer, request, (1000,) * 63, ended=True)
+    in_time, _ = sampling_surprise(model, tiny_tokenizer, request, (1000,) * 64, ended=True)
     assert (early[-1] is None, in_time[-1] is None) == (True, False)
