@@ -42,10 +42,10 @@ test-golden:
 	$(SUITE_THREADS) $(ON_GOLDEN) $(SUITE) $(ON_VERSIONS)
 
 # Exports in the engines that users choose, each in an environment of its own that lies in the cache, once for every clone:
-# vLLM (3 GiB), llama.cpp (compiled for minutes).
+# vLLM with Ray Serve (4 GiB), llama.cpp (compiled for minutes). .ci/run runs both where the disk has room.
 WITH_ENGINE = $(SUITE_THREADS) $(BIN)/python -m tests.engine_environments $(1) -m pytest -n 0 -m engine $(PYTEST_OPTIONS)
 test-vllm: $(READY)
-	$(call WITH_ENGINE,vllm) tests/engines/test_vllm.py
+	$(call WITH_ENGINE,vllm) tests/engines/test_vllm.py tests/engines/test_vllm_replicas.py
 test-llama: $(READY)
 	$(call WITH_ENGINE,llama) tests/engines/test_llama_cpp.py
 

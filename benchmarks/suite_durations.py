@@ -25,7 +25,7 @@ from harness.provenance import collect
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("lint", "test", "test-all", "test-golden")
-"""Make targets. ``.ci/run`` is the last two; lint is a part of the two in the middle."""
+"""Make targets. ``.ci/run`` begins with the last two; lint is a part of the two in the middle."""
 SLOWEST_FILE_COUNT = 12
 
 

@@ -28,6 +28,8 @@ STOP_LIMIT_S = 10.0
 BUSY_STATUSES = (429, 502, 503, 504)
 """A server, or a balancer in front of it, that takes no answer now."""
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "eos", "length": "length"}
+LOST_REASONS = (None, "abort")
+"""Of an answer that its server did not finish: vLLM aborts those in flight when it ends."""
 
 
 class RemoteEngine:
@@ -161,7 +163,7 @@ class RemoteEngine:
                     ticket.progress(deltas.next(text))
         if reason not in FINISH_REASONS:
             broken = PipelineError(f"{replica.name}: the answer broke off (finish_reason {reason!r})")
-            if reason is None:
+            if reason in LOST_REASONS:
                 raise AnswerLostError("the engine failed: the answer broke off") from broken
             raise broken
         answer = text.strip()

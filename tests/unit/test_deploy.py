@@ -13,6 +13,7 @@ from pipeline.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+RAY_FILE, DATA_PARALLEL_FILE = DEPLOY / "ray_serve.yaml", DEPLOY / "vllm_data_parallel.yaml"
 COMPOSE: Any = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 SERVER = SERVICES["server"]
@@ -22,6 +23,9 @@ SERVE = build_parser(COMMANDS).parse_args(SERVER["command"])
 
 def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
+
+
+LENGTHS = {option(engine["command"], "--max-model-len") for engine in ENGINES.values()}
 
 
 def test_the_server_asks_every_engine_by_the_name_of_the_model() -> None:
@@ -66,12 +70,18 @@ def test_the_engine_is_the_one_that_was_tested() -> None:
 
 
 def test_ray_serves_the_same_model_twice() -> None:
-    (application,) = yaml.safe_load((DEPLOY / "ray_serve.yaml").read_text(encoding="utf-8"))["applications"]
+    (application,) = yaml.safe_load(RAY_FILE.read_text(encoding="utf-8"))["applications"]
     (model,) = application["args"]["llm_configs"]
     assert model["model_loading_config"]["model_id"] == SERVE.remote_model
     assert model["deployment_config"] == {"num_replicas": 2}
-    lengths = {option(engine["command"], "--max-model-len") for engine in ENGINES.values()}
-    assert lengths == {str(model["engine_kwargs"]["max_model_len"])}
+    assert {str(model["engine_kwargs"]["max_model_len"])} == LENGTHS
+
+
+def test_the_data_parallel_ranks_serve_the_same_model() -> None:
+    settings = yaml.safe_load(DATA_PARALLEL_FILE.read_text(encoding="utf-8"))
+    assert settings["served-model-name"] == SERVE.remote_model
+    assert settings["data-parallel-size"] == 2
+    assert {str(settings["max-model-len"])} == LENGTHS
 
 
 def test_the_image_runs_as_nobody_important_from_pinned_packages() -> None:

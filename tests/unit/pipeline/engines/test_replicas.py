@@ -25,6 +25,7 @@ class Server(ThreadingHTTPServer):
     """Begins each answer at once and ends it when ``answers`` is set; the tests change what it does.
 
     Attributes:
+        finish_reason: With which it ends answers.
         likelihood: Probability of the token that its model likes best; None reports ``instead`` of log-probabilities.
         answers: Set while it ends what it began.
         begun: Streams that it began.
@@ -44,6 +45,7 @@ class Server(ThreadingHTTPServer):
         self.answers.set()
         self.begun = self.compared = 0
         self.refuses: int | None = None
+        self.finish_reason = "stop"
         self.hangs_up = False
         self.instead: Any = None
         self.says: dict[str, Any] = {"id": "tiny", "max_model_len": 5000}
@@ -110,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.begun += 1
         self.server.answers.wait(60)
         if not self.server.is_killed:
-            self.event({"choices": [{"delta": {"content": "it is."}, "finish_reason": "stop"}]})
+            self.event({"choices": [{"delta": {"content": "it is."}, "finish_reason": self.server.finish_reason}]})
             self.chunk("data: [DONE]\n\n")
             self.chunk("")
 
@@ -357,6 +359,19 @@ def test_a_server_that_takes_nothing_now_is_no_failure_of_the_request(
             ticket.result()
         assert isinstance(failure.value, AnswerLostError) is is_lost
         assert engine.stats().alive
+
+
+@pytest.mark.parametrize(("finish_reason", "is_lost"), [("abort", True), ("content_filter", False)])
+def test_an_answer_that_an_ending_server_aborts_is_lost(
+    finish_reason: str, is_lost: bool, start: Start, tiny_tokenizer: Any
+) -> None:
+    server = start()
+    server.finish_reason = finish_reason
+    with before(tiny_tokenizer, server) as engine:
+        (ticket,) = ask(engine, 1)
+        with pytest.raises(EngineFailedError) as failure:
+            ticket.result()
+        assert isinstance(failure.value, AnswerLostError) is is_lost
 
 
 def test_credentials_of_an_address_are_not_shown(start: Start, tiny_tokenizer: Any) -> None:
