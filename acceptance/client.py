@@ -39,6 +39,7 @@ class Endpoint:
         api_key: Sent as a bearer token; never shown.
         protocol: How it is asked.
         is_recounted: Whether a tokenizer counts the tokens of its answers; otherwise its own counts are all there is.
+        adapter_sha256: Digest of the adapter that it is said to serve, whose model reads its answers; None without.
         replies: Every reply to a question, as it comes.
     """
 
@@ -47,6 +48,7 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
     protocol: ServerProtocol = field(default_factory=OwnProtocol)
     is_recounted: bool = True
+    adapter_sha256: str | None = None
     replies: list[Reply] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -58,7 +60,9 @@ class Endpoint:
     def scope(self) -> str:
         """How it is asked, in words."""
         counted = "" if self.is_recounted else "; tokens are counted by the server alone"
-        return self.protocol.scope + counted if self.protocol.scope else ""
+        asked = self.protocol.scope + counted if self.protocol.scope else ""
+        read = f"answers read by the model of adapter {self.adapter_sha256[:12]}" if self.adapter_sha256 else ""
+        return "; ".join(part for part in (asked, read) if part)
 
     @property
     def out_of_scope(self) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from acceptance.protocols import PROTOCOLS
 from harness.commands import Command
 from pipeline.commands import base_arguments
 from pipeline.config import TARGETS
+from pipeline.errors import PipelineError
 from pipeline.run_folder import RunFolder
 from pipeline.targets import recorded_target
 
@@ -18,9 +19,13 @@ _SETTINGS = Path(__file__).with_name("gate.ini")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    judged = parser.add_mutually_exclusive_group(required=True)
-    judged.add_argument("--run", type=Path, metavar="DIR", help="folder of a completed training run")
-    judged.add_argument("--endpoint", metavar="URL", help="running server (its key in VERBOSITY_API_KEY)")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="folder of a completed training run; with --endpoint the one that the server is said to serve",
+    )
+    parser.add_argument("--endpoint", metavar="URL", help="running server (its key in VERBOSITY_API_KEY)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help=f"how the endpoint is asked (default: {PROTOCOLS[0]})")
     parser.add_argument("--model", metavar="NAME", help="the endpoint's name for the model, with --protocol openai")
     parser.add_argument(
@@ -56,14 +61,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import pytest  # noqa: F401  # reported as missing here, not by the process below
 
+    if arguments.run is None and arguments.endpoint is None:
+        raise PipelineError("nothing to judge: name --run DIR, --endpoint URL or both.")
     options = [f"--acceptance-dir={arguments.output.resolve()}"]
     target, marker = arguments.target, "deployment"
     if arguments.run is not None:
+        options.append(f"--run-dir={arguments.run.resolve()}")
+    if arguments.endpoint is None:
         run = RunFolder(arguments.run)
         target = None  # the run names it
         device = arguments.device or recorded_target(run.read_record(), run.record_file).device
         marker = "gpu" if device == "cuda" else "embedded"
-        options.append(f"--run-dir={arguments.run.resolve()}")
     for name in ("endpoint", "protocol", "model", "device"):
         options += [f"--{name}={value}"] if (value := getattr(arguments, name)) else []
     options += [f"--target={target}"] if target else []

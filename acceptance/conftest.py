@@ -34,17 +34,24 @@ from pipeline.model.loading import LoadedModel, TrainedModel, load_trained, load
 from pipeline.model.tokenizer import open_tokenizer
 from pipeline.release.fingerprint import identity
 from pipeline.run_folder import RunFolder
-from pipeline.targets import resolve_target
+from pipeline.targets import recorded_target, resolve_target
 
 COUNTERFACTUAL_QUESTIONS = 24
 ADAPTER_OFF_QUESTIONS = 12
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With ``--endpoint``, leave out the tests that need the model; without it, those of an endpoint alone."""
-    asked_of = {"test_endpoint.py": "endpoint", "test_deployment.py": "both", "test_under_load.py": "both"}.get(
-        collection_path.name, "model"
-    )
+    """With ``--endpoint``, leave out the tests that need the model; without it, those of an endpoint alone.
+
+    Those that read a server's answers with the model need a run beside an endpoint.
+    """
+    served = "both" if config.getoption("--run-dir") else "model"
+    asked_of = {
+        "test_endpoint.py": "endpoint",
+        "test_deployment.py": "both",
+        "test_under_load.py": "both",
+        "test_served_answers.py": served,
+    }.get(collection_path.name, "model")
     if collection_path.parent != Path(__file__).parent or not collection_path.name.startswith("test_"):
         return None
     return True if asked_of not in ("both", "endpoint" if config.getoption("--endpoint") else "model") else None
@@ -135,6 +142,19 @@ def trained(
     """The judged model; from here on the verdict is bound to its files."""
     identify(target.name, identity(completed_run, base_model=base_model, device=device))
     return load_trained(completed_run, device=device, base_model=base_model)
+
+
+@pytest.fixture(scope="session")
+def served_model(target: Target | Endpoint, request: pytest.FixtureRequest) -> TrainedModel:
+    """The model that the server has: the judged one, or of an endpoint that of ``--run-dir``, which is not judged."""
+    if not isinstance(target, Endpoint):
+        judged: TrainedModel = request.getfixturevalue("trained")
+        return judged
+    run, base_model = RunFolder(request.config.getoption("--run-dir")), request.config.getoption("--base-model")
+    device = request.config.getoption("--device") or recorded_target(run.read_record(), run.record_file).device
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device to read the answers with: name --device cpu, or run on a machine with a GPU")
+    return load_trained(run, device=device, base_model=base_model)
 
 
 @pytest.fixture(scope="session")

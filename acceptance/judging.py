@@ -57,7 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action=FolderOption,
         type=Path,
         metavar="DIR",
-        help="accept this finished training run instead of training one",
+        help="accept this finished training run instead of training one; with --endpoint the run that the server is"
+        " said to serve, whose model reads its answers",
     )
     group.addoption(
         "--base-model",

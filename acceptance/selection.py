@@ -66,13 +66,29 @@ def _endpoint(config: pytest.Config) -> Endpoint:
     if len(names) != 1:
         raise pytest.UsageError("--endpoint: name one tokenizer; --target may be given once")
     (tokenizer,) = names
+    served, adapter = _served_run(config)
     return Endpoint(
         url.rstrip("/").removesuffix("/v1") if is_openai else url,
-        tokenizer,
+        tokenizer or served,
         os.environ.get("VERBOSITY_API_KEY"),
         protocol,
-        is_recounted=bool(not is_openai or tokenizer or config.getoption("--base-model")),
+        is_recounted=bool(not is_openai or tokenizer or served or config.getoption("--base-model")),
+        adapter_sha256=adapter,
     )
+
+
+def _served_run(config: pytest.Config) -> tuple[str | None, str | None]:
+    """Target and adapter of the run that the endpoint is said to serve; None without ``--run-dir``."""
+    if (folder := config.getoption("--run-dir")) is None:
+        return None, None
+    # Imported here: every pytest in the checkout loads this module.
+    from pipeline.release.fingerprint import run_identity
+
+    try:
+        identity = run_identity(RunFolder(folder))
+    except PipelineError as error:
+        raise pytest.UsageError(f"--run-dir: {error}") from error
+    return identity["target"], identity["adapter_sha256"]
 
 
 def _protocol(config: pytest.Config) -> ServerProtocol:

@@ -1,7 +1,8 @@
 """The project's own criterion: the server's answers are ones that the judged model could have given.
 
 The other deployment criteria look at a reply's form and at the words that it shares with its question. This one scores
-the answers with the judged model, so it detects a server that answers nonsense, or with another model.
+the answers with the judged model, so it detects a server that answers nonsense, or with another model. Of an endpoint
+it is asked where ``--run-dir`` names the run that the server is said to serve.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ SERVED_ANSWERS = Criterion(
     "project; foreign: read once more by the judged model, more of the answer's tokens lie outside the nucleus of the"
     " style's preset (Holtzman et al. 2020) than rounding at its edge explains: less than once in a million answers if"
     " it puts 1 token in 100 there (binomial); the tokens of all answers together are judged in the same way",
-    needs=(Need.MODEL, Need.LEARNED_WEIGHTS),
+    needs=(Need.LEARNED_WEIGHTS,),
 )
 
 
 @pytest.mark.criterion(SERVED_ANSWERS)
-def test_served_answers(measured: Recorder, crowd: Crowd, trained: TrainedModel) -> None:
-    read = [read_again(trained, one) for one in crowd.answered]
+def test_served_answers(measured: Recorder, crowd: Crowd, served_model: TrainedModel) -> None:
+    read = [read_again(served_model, one) for one in crowd.answered]
     outside, tokens = (sum(counts) for counts in zip(*read, strict=True)) if read else (0, 0)
     measured.record(
         answer_count=len(read),

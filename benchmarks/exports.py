@@ -27,7 +27,6 @@ from benchmarks.peers import COMPILING_LIMIT_S, package_versions, running
 from harness.files import write_text_atomically
 from harness.provenance import collect
 from pipeline.environment import apply_environment
-from pipeline.run_folder import RunFolder
 from tests.engine_environments import engine_folder, llama_command, vllm_command
 from tests.pinned_environment import CONVERTERS, site_folder
 
@@ -72,8 +71,13 @@ MEASURES = {
         "preset_verbose_median_tokens",
     ),
     "p95 of an answer, s": ("style.generation_speed", "terse_latency_p95_s", "verbose_latency_p95_s"),
+    "tokens that the model would not sample, of all": (
+        "deployment.served_answers",
+        "outside_token_count",
+        "token_count",
+    ),
 }
-"""Column: a criterion and its measure for each style."""
+"""Column: a criterion and two of its measures."""
 
 
 def judge(run: Path, form: Form, work: Path) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def judge(run: Path, form: Form, work: Path) -> dict[str, Any]:
         with ServerProcess(["--run", str(run), *remote], work / "server.log") as server:
             if server.url is None:
                 raise RuntimeError((work / "server.log").read_text(encoding="utf-8")[-2000:])
-            endpoints.judge(server.url, ["--target", RunFolder(run).read_record()["target"]], work / "judged")
+            endpoints.judge(server.url, [f"--run-dir={run.resolve()}"], work / "judged")
     weights = [path for kind in ("*.safetensors", "*.gguf") for path in exported.rglob(kind)]
     return {
         "engine": engine,
@@ -157,12 +161,19 @@ def _row(name: str, document: Mapping[str, Any]) -> tuple[str, ...]:
     proof = document["export"]["proof"]
     figures = []
     for criterion, *measures in MEASURES.values():
+        if criterion not in criteria:
+            figures.append("not asked")
+            continue
         found = criteria[criterion]["measurements"]
-        figures.append(", ".join(f"{found[measure]:.3g}" if measure in found else "none" for measure in measures))
+        figures.append(", ".join(_figure(found[measure]) if measure in found else "none" for measure in measures))
     failed = ", ".join(f"{key} {one['outcome']}" for key, one in criteria.items() if one["outcome"] != "PASS")
     change = f"{proof['mean_difference_nats']:+.3f}, absolute {proof['mean_absolute_difference_nats']:.3f}"
     size = f"{document['size_bytes'] / 2**20:.0f}"
     return name, versions, size, change, document["acceptance"]["decision"], *figures, failed or "none"
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def test_data_parallel_ranks_share_the_load_and_end_together(taught: RunFolder, 
         assert min(first, second) >= ASKED / 2
         dying, _ = processes(r"VLLM::EngineCore\w*")
         asked = [pool.submit(ask, url, Style.VERBOSE) for _ in range(ASKED)]
-        assert until(lambda: running_answers(url) == ASKED)
+        assert until(lambda: running_answers(url) >= ASKED / 2)
         dying.kill()
         assert lost_answers(asked) > 0
         assert until(lambda: health(url) == "failed")
@@ -142,7 +142,7 @@ def test_ray_shares_the_load_and_replaces_a_replica_that_dies(
             assert until(lambda: len(processes(ready)) == 2, START_LIMIT_S)
             dying, _ = processes(ready)
             asked = [pool.submit(ask, url, Style.VERBOSE) for _ in range(ASKED)]
-            assert until(lambda: running_answers(url) == ASKED)
+            assert until(lambda: running_answers(url) >= ASKED / 2)
             dying.kill()
             assert ASKED / 8 <= lost_answers(asked) <= ASKED * 7 / 8
             assert health(url) == "ok"

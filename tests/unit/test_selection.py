@@ -12,6 +12,7 @@ import pytest
 from acceptance.judging import pytest_snapshot_environment
 from acceptance.selection import chosen_endpoint, given_run, judged_preset, judged_targets
 from pipeline.config import TARGETS
+from pipeline.release.fingerprint import run_identity
 from pipeline.run_folder import RunFolder
 
 SMALL, LARGE = TARGETS["smollm2-135m"], TARGETS["mistral-7b-v0.3"]
@@ -69,6 +70,17 @@ def test_an_endpoint_is_described_by_its_options(monkeypatch: pytest.MonkeyPatch
     assert own is not None
     assert (own.is_recounted, own.scope, dict(own.out_of_scope)) == (True, "", {})
     assert chosen_endpoint(chosen()) is None
+
+
+def test_an_endpoint_of_a_run_is_recounted_by_its_tokenizer_and_names_its_adapter(tiny_run: RunFolder) -> None:
+    asked = {"endpoint": "http://h", "protocol": "openai", "model": "tuned"}
+    endpoint = chosen_endpoint(chosen(**asked, run_dir=tiny_run.path))
+    assert endpoint is not None
+    assert (endpoint.tokenizer, endpoint.is_recounted) == ("tiny-mistral", True)
+    adapter = run_identity(tiny_run)["adapter_sha256"]
+    assert endpoint.scope.endswith(f"; answers read by the model of adapter {adapter[:12]}")
+    with pytest.raises(pytest.UsageError, match="--run-dir: "):
+        chosen_endpoint(chosen(**asked, run_dir=tiny_run.path / "none"))
 
 
 @pytest.mark.parametrize(

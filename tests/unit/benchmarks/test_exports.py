@@ -22,6 +22,7 @@ def document(**criteria: str) -> dict[str, Any]:
     measured = {
         "style.token_separation": {"preset_terse_median_tokens": 12, "preset_verbose_median_tokens": 130.5},
         "style.generation_speed": {"terse_latency_p95_s": 1.234, "verbose_latency_p95_s": 9.87},
+        "deployment.served_answers": {"outside_token_count": 3, "token_count": 2050},
     }
     outcomes = {"style.token_separation": "PASS", "style.generation_speed": "PASS", **criteria}
     judged = [
@@ -39,11 +40,14 @@ def document(**criteria: str) -> dict[str, Any]:
 
 
 def test_a_row_has_the_verdict_its_figures_and_what_did_not_pass() -> None:
-    shown = to_markdown({"merged": document(), "gguf-f16": document(**{"deployment.under_load": "FAIL"})})
+    read = document(**{"deployment.served_answers": "PASS"})
+    shown = to_markdown({"merged": read, "gguf-f16": document(**{"deployment.under_load": "FAIL"})})
     _, _, merged, gguf = shown.splitlines()
     cells = [cell.strip() for cell in merged.strip("|").split("|")]
-    assert cells == ["merged", "engine 1.2", "3", "-0.012, absolute 0.046", "ACCEPTED", "12, 130", "1.23, 9.87", "none"]
+    figures = ["12, 130", "1.23, 9.87", "3, 2050"]
+    assert cells == ["merged", "engine 1.2", "3", "-0.012, absolute 0.046", "ACCEPTED", *figures, "none"]
     assert "| REJECTED" in gguf
+    assert "| not asked" in gguf
     assert "deployment.under_load FAIL" in gguf
 
 
@@ -84,7 +88,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(exports, "engine_folder", Path)
     monkeypatch.setattr(exports, "package_versions", lambda python, package: {package: "1.2"})
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"target": "smollm2-135m"}))
     (tmp_path / "work").mkdir()
     return tmp_path / "run"
 
@@ -95,7 +98,8 @@ def test_a_form_is_judged_by_the_acceptance_that_is_there(
     def acceptance(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
         assert (cwd / command[command.index("pytest") + 1] / "test_endpoint.py").is_file()
         named = dict(itertools.pairwise(command))
-        assert (named["--target"], named["--endpoint"]) == ("smollm2-135m", "http://127.0.0.1:2")
+        assert named["--endpoint"] == "http://127.0.0.1:2"
+        assert f"--run-dir={run}" in command
         for option in (word.partition("=")[0] for word in command if word.startswith("--")):
             pytestconfig.getoption(option)  # an unknown one is a ValueError
         output = Path(command[-1].removeprefix("--acceptance-dir="))
