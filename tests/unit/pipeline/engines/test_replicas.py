@@ -347,31 +347,32 @@ def test_an_address_twice_is_refused(start: Start, tiny_tokenizer: Any) -> None:
         RemoteEngine([url, url], "tiny", tiny_tokenizer)
 
 
-@pytest.mark.parametrize(("status", "is_lost"), [(429, True), (502, True), (503, True), (504, True), (400, False)])
+def is_lost(server: Server, tokenizer: Any) -> bool:
+    """Whether one answer fails in a way that asks for another try; the engine goes on."""
+    with before(tokenizer, server) as engine:
+        (ticket,) = ask(engine, 1)
+        with pytest.raises(EngineFailedError) as failure:
+            ticket.result()
+        assert engine.stats().alive
+    return isinstance(failure.value, AnswerLostError)
+
+
+@pytest.mark.parametrize(("status", "lost"), [(429, True), (502, True), (503, True), (504, True), (400, False)])
 def test_a_server_that_takes_nothing_now_is_no_failure_of_the_request(
-    status: int, is_lost: bool, start: Start, tiny_tokenizer: Any
+    status: int, lost: bool, start: Start, tiny_tokenizer: Any
 ) -> None:
     server = start()
     server.refuses = status
-    with before(tiny_tokenizer, server) as engine:
-        (ticket,) = ask(engine, 1)
-        with pytest.raises(EngineFailedError) as failure:
-            ticket.result()
-        assert isinstance(failure.value, AnswerLostError) is is_lost
-        assert engine.stats().alive
+    assert is_lost(server, tiny_tokenizer) is lost
 
 
-@pytest.mark.parametrize(("finish_reason", "is_lost"), [("abort", True), ("content_filter", False)])
+@pytest.mark.parametrize(("finish_reason", "lost"), [("abort", True), ("content_filter", False)])
 def test_an_answer_that_an_ending_server_aborts_is_lost(
-    finish_reason: str, is_lost: bool, start: Start, tiny_tokenizer: Any
+    finish_reason: str, lost: bool, start: Start, tiny_tokenizer: Any
 ) -> None:
     server = start()
     server.finish_reason = finish_reason
-    with before(tiny_tokenizer, server) as engine:
-        (ticket,) = ask(engine, 1)
-        with pytest.raises(EngineFailedError) as failure:
-            ticket.result()
-        assert isinstance(failure.value, AnswerLostError) is is_lost
+    assert is_lost(server, tiny_tokenizer) is lost
 
 
 def test_credentials_of_an_address_are_not_shown(start: Start, tiny_tokenizer: Any) -> None:
