@@ -28,6 +28,9 @@ STOP_LIMIT_S = 10.0
 BUSY_STATUSES = (429, 502, 503, 504)
 """A server, or a balancer in front of it, that takes no answer now."""
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "eos", "length": "length"}
+PRESETS_ALONE = {"top_k": 1 << 30, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
+"""Switches off what servers add to the presets unasked: llama.cpp's keeps 40 tokens and punishes repeated ones, vLLM
+does what the model's ``generation_config.json`` says. No vocabulary is as large as ``top_k``; some refuse 0 or -1."""
 LOST_REASONS = (None, "abort")
 """Of an answer that its server did not finish: vLLM aborts those in flight when it ends."""
 
@@ -179,8 +182,9 @@ class RemoteEngine:
             "temperature": limits.temperature,
             "top_p": limits.top_p,
             "max_tokens": limits.max_new_tokens,
-            # vLLM's extension of OpenAI's protocol.
+            # Extensions of OpenAI's protocol: vLLM's, and llama.cpp's name of one.
             "min_tokens": limits.min_new_tokens,
+            **PRESETS_ALONE,
         }
 
 

@@ -36,6 +36,9 @@ def prompt_of(body: dict[str, Any]) -> tuple[str, Style]:
 def answer_request(body: dict[str, Any]) -> AnswerRequest:
     """The request in a body; a member that is missing fails."""
     assert body["stream"]
+    # What servers add unasked is off, as ours has none of it.
+    assert body["top_k"] > 1_000_000
+    assert (body["min_p"], body["repetition_penalty"], body["repeat_penalty"]) == (0, 1, 1)
     prompt, style = prompt_of(body)
     limits = GenerationConfig(body["temperature"], body["top_p"], body["min_tokens"], body["max_tokens"])
     return AnswerRequest(prompt, style, 600, limits)
