@@ -186,7 +186,7 @@ def test_without_room_for_an_engine_nothing_runs_and_nothing_is_green(
     assert engine_environments.run("vllm", ["-c", "print('ran')"]) == status
     printed = capfd.readouterr()
     assert "NOT RUN with vllm" in printed.err
-    assert "4.0 GiB free, and building vllm.txt takes 5" in printed.err
+    assert "4.0 GiB free, and building vllm.txt takes 6" in printed.err
     assert "VERBOSITY_VLLM_OPTIONAL=1 to go on" in printed.err
     assert "ran" not in printed.out
 
