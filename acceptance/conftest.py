@@ -57,12 +57,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if asked_of not in ("both", "endpoint" if config.getoption("--endpoint") else "model") else None
 
 
+def available(device: str, instead: str) -> str:
+    """The device, or a skip that says what to do instead."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip(f"no CUDA device: run on a machine with a GPU, or {instead}")
+    return device
+
+
 @pytest.fixture(scope="session")
 def device(target: Target, request: pytest.FixtureRequest) -> str:
-    chosen: str = request.config.getoption("--device") or target.device
-    if chosen == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device: run on a machine with a GPU, or accept the CPU target with -m embedded")
-    return chosen
+    return available(request.config.getoption("--device") or target.device, "accept the CPU target with -m embedded")
 
 
 @pytest.fixture(scope="session")
@@ -152,9 +156,7 @@ def served_model(target: Target | Endpoint, request: pytest.FixtureRequest) -> T
         return judged
     run, base_model = RunFolder(request.config.getoption("--run-dir")), request.config.getoption("--base-model")
     device = request.config.getoption("--device") or recorded_target(run.read_record(), run.record_file).device
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device to read the answers with: name --device cpu, or run on a machine with a GPU")
-    return load_trained(run, device=device, base_model=base_model)
+    return load_trained(run, device=available(device, "read the answers with --device cpu"), base_model=base_model)
 
 
 @pytest.fixture(scope="session")

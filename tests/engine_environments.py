@@ -15,6 +15,13 @@ from pathlib import Path
 from tests.pinned_environment import ROOT, NotEnoughDiskError, build_packages, not_run
 
 ENGINES = ("vllm", "llama")
+VLLM_SETTINGS = {
+    "VLLM_TARGET_DEVICE": "cpu",
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+"""Environment variables of vLLM on a CPU; the cache's size is in GiB."""
 
 
 def variable(engine: str) -> str:
@@ -45,6 +52,11 @@ def engine_folder(engine: str) -> Path:
     return Path(named)
 
 
+def vllm_python(packages: Path, settings: Mapping[str, str]) -> list[str]:
+    """The Python of vLLM's environment, with environment variables that are set for its process alone."""
+    return ["env", *(f"{name}={value}" for name, value in settings.items()), str(packages / "bin" / "python")]
+
+
 def vllm_command(packages: Path, model: Path, *, name: str, dtype: str, adapters: Mapping[str, Path]) -> list[str]:
     """The command line of vLLM's server on a CPU, without ``--host`` and ``--port``.
 
@@ -55,10 +67,8 @@ def vllm_command(packages: Path, model: Path, *, name: str, dtype: str, adapters
         dtype: Compute dtype.
         adapters: LoRA folders by what requests call them.
     """
-    # env sets them for this process alone.
-    settings = ["VLLM_TARGET_DEVICE=cpu", "VLLM_CPU_KVCACHE_SPACE=2", "VLLM_NO_USAGE_STATS=1", "HF_HUB_OFFLINE=1"]
     # Its command `vllm` looks for a package of that name, which the build for CPUs has not.
-    command = ["env", *settings, str(packages / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"]
+    command = [*vllm_python(packages, VLLM_SETTINGS), "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model), "--served-model-name", name, "--dtype", dtype]
     command += ["--max-model-len", "2048", "--max-num-seqs", "32"]
     if adapters:

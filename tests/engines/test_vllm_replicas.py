@@ -21,18 +21,12 @@ from pipeline.config import Style
 from pipeline.release.export import export
 from pipeline.run_folder import RunFolder
 from pipeline.service.lifecycle import WAIT_FOR_STATE_S
-from tests.engine_environments import engine_folder
+from tests.engine_environments import VLLM_SETTINGS, engine_folder, vllm_python
 from tests.unit.pipeline.engines.conftest import until
 from tests.unit.test_deploy import DATA_PARALLEL_FILE, RAY_FILE, SERVE
 
 START_LIMIT_S, ANSWER_LIMIT_S = 900, 300
-SETTINGS = {
-    "VLLM_TARGET_DEVICE": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
+SETTINGS = {**VLLM_SETTINGS, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 SMALL = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True}
 """What vLLM is told besides deploy/, for a tiny model on a CPU."""
 ASKED = 16
@@ -50,8 +44,7 @@ def deployed(
     command: list[str], settings: Mapping[str, str], run: RunFolder, folder: Path
 ) -> Iterator[tuple[str, str]]:
     """The replicas with our server before them; yields the addresses of both."""
-    python = engine_folder("vllm") / "bin" / "python"
-    started = ["env", *(f"{name}={value}" for name, value in {**SETTINGS, **settings}.items()), str(python), *command]
+    started = [*vllm_python(engine_folder("vllm"), {**SETTINGS, **settings}), *command]
     with running(started, folder / "replicas.log", ready="/v1/models", limit_s=START_LIMIT_S) as replicas:
         arguments = ["--run", str(run.path), "--engine", "remote", "--remote-url", f"{replicas}/v1"]
         arguments += ["--remote-model", SERVE.remote_model, "--timeout-s", str(ANSWER_LIMIT_S)]

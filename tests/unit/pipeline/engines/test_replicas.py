@@ -347,32 +347,26 @@ def test_an_address_twice_is_refused(start: Start, tiny_tokenizer: Any) -> None:
         RemoteEngine([url, url], "tiny", tiny_tokenizer)
 
 
-def is_lost(server: Server, tokenizer: Any) -> bool:
-    """Whether one answer fails in a way that asks for another try; the engine goes on."""
-    with before(tokenizer, server) as engine:
+@pytest.mark.parametrize(
+    ("does", "value", "is_lost"),
+    [
+        *(("refuses", status, True) for status in (429, 502, 503, 504)),
+        ("refuses", 400, False),
+        ("finish_reason", "abort", True),
+        ("finish_reason", "content_filter", False),
+    ],
+)
+def test_a_server_that_takes_nothing_now_or_ends_is_no_failure_of_the_request(
+    does: str, value: object, is_lost: bool, start: Start, tiny_tokenizer: Any
+) -> None:
+    server = start()
+    setattr(server, does, value)
+    with before(tiny_tokenizer, server) as engine:
         (ticket,) = ask(engine, 1)
         with pytest.raises(EngineFailedError) as failure:
             ticket.result()
+        assert isinstance(failure.value, AnswerLostError) is is_lost
         assert engine.stats().alive
-    return isinstance(failure.value, AnswerLostError)
-
-
-@pytest.mark.parametrize(("status", "lost"), [(429, True), (502, True), (503, True), (504, True), (400, False)])
-def test_a_server_that_takes_nothing_now_is_no_failure_of_the_request(
-    status: int, lost: bool, start: Start, tiny_tokenizer: Any
-) -> None:
-    server = start()
-    server.refuses = status
-    assert is_lost(server, tiny_tokenizer) is lost
-
-
-@pytest.mark.parametrize(("finish_reason", "lost"), [("abort", True), ("content_filter", False)])
-def test_an_answer_that_an_ending_server_aborts_is_lost(
-    finish_reason: str, lost: bool, start: Start, tiny_tokenizer: Any
-) -> None:
-    server = start()
-    server.finish_reason = finish_reason
-    assert is_lost(server, tiny_tokenizer) is lost
 
 
 def test_credentials_of_an_address_are_not_shown(start: Start, tiny_tokenizer: Any) -> None:
